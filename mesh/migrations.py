@@ -18,8 +18,7 @@ from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
 
 from mesh.jobs import job_table_settings
 
-DOMAINS = ("payments", "identity", "ledger", "notifications", "connections")
-_LOCK_ID = 7_401_740_5
+_LOCK_ID = 74_017_405
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,12 @@ class Migration:
     def checksum(self) -> str:
         """SHA-256 of the text: an applied migration must never change."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def domains() -> list[str]:
+    """The services that have a schema: every folder of services/ with migrations."""
+    folder = importlib.resources.files("services")
+    return sorted(entry.name for entry in folder.iterdir() if (entry / "migrations").is_dir())
 
 
 def role_of(domain: str) -> str:
@@ -55,7 +60,7 @@ async def migrate(admin_url: str, passwords: Mapping[str, str]) -> list[str]:
     """
     applied = []
     async with _locked_connection(admin_url) as connection:
-        for domain in DOMAINS:
+        for domain in domains():
             await _prepare_schema(connection, domain, passwords.get(domain))
             done = await _applied(connection, domain)
             for migration in migrations_of(domain):
