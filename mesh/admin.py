@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
@@ -26,8 +28,9 @@ class AdminServer:
     async def start(self) -> None:
         """Serves in the background."""
         self._task = asyncio.create_task(self._server.serve())
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.01)
+        started = asyncio.create_task(self._server.ready.wait())
+        await asyncio.wait({started, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
 
     async def stop(self) -> None:
         """Stops serving."""
@@ -41,11 +44,19 @@ class AdminServer:
 
 
 class _QuietServer(uvicorn.Server):
-    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN201 - a context manager of uvicorn's
-        """Leaves signals to the process's own handlers."""
-        from contextlib import nullcontext  # noqa: PLC0415 - only here
+    """Leaves signals to the process's own handlers, and says when it listens."""
 
-        return nullcontext()
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
 
 
 async def _metrics(_request: Request) -> Response:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
+from kente.options.v1.options_pb2 import Idempotency
 from opentelemetry import propagate, trace
 
-from kente.options.v1.options_pb2 import Idempotency
 from mesh.context import current_call_or_none, remaining_seconds
 from mesh.errors import Problem, Reason
 from mesh.policies import Method, contract_services, methods_of

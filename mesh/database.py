@@ -74,10 +74,9 @@ class Database:
         callbacks: list[Callable[[], None]] = []
         token = _after_commit.set(callbacks)
         try:
-            async with self.pool.acquire() as connection:
-                async with connection.transaction():
-                    await connection.execute("SELECT set_config($1, $2, true)", TENANT_SETTING, tenant_id)
-                    yield connection
+            async with self.pool.acquire() as connection, connection.transaction():
+                await connection.execute("SELECT set_config($1, $2, true)", TENANT_SETTING, tenant_id)
+                yield connection
         finally:
             _after_commit.reset(token)
         for callback in callbacks:

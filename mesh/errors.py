@@ -14,7 +14,6 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
-
 from kente.common.v1 import errors_pb2
 from kente.common.v1.reason import Reason
 from kente.options.v1 import options_pb2
@@ -24,8 +23,7 @@ __all__ = ["DOMAIN", "Problem", "Reason", "Violation"]
 DOMAIN = "kente"
 
 _POLICIES: dict[int, options_pb2.ErrorPolicy] = {
-    value.number: value.GetOptions().Extensions[options_pb2.error]
-    for value in errors_pb2.ErrorReason.DESCRIPTOR.values
+    value.number: value.GetOptions().Extensions[options_pb2.error] for value in errors_pb2.ErrorReason.DESCRIPTOR.values
 }
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -123,9 +121,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457, and an answer ra
             elif detail.Unpack(retry):
                 retry_after_seconds = retry.retry_delay.ToMilliseconds() / 1000
         metadata = {key: value for key, value in metadata.items() if key.isidentifier()}
-        return cls(
-            reason, status.message, violations=violations, retry_after_seconds=retry_after_seconds, **metadata
-        )
+        return cls(reason, status.message, violations=violations, retry_after_seconds=retry_after_seconds, **metadata)
 
     @classmethod
     def from_rpc_error(cls, error: grpc.aio.AioRpcError) -> Problem:

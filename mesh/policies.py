@@ -13,7 +13,6 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-
 from kente.options.v1 import options_pb2
 from kente.options.v1.options_pb2 import Audience, Audit, Idempotency, Rate
 
@@ -73,17 +72,14 @@ def methods_of(service_names: Iterable[str]) -> dict[str, Method]:
 
 def _fault_of(method: Method) -> str:
     policy = method.policy
-    if policy.audience == Audience.AUDIENCE_UNSPECIFIED:
-        return "no audience"
-    if not policy.permission and policy.audience != Audience.AUDIENCE_ANONYMOUS:
-        return "no permission"
-    if policy.idempotency == Idempotency.IDEMPOTENCY_UNSPECIFIED:
-        return "no idempotency class"
-    if policy.audit == Audit.AUDIT_UNSPECIFIED:
-        return "no audit class"
-    if policy.rate == Rate.RATE_UNSPECIFIED:
-        return "no rate class"
     needs_id = policy.idempotency == Idempotency.IDEMPOTENCY_REQUEST_ID
-    if needs_id and "request_id" not in method.descriptor.input_type.fields_by_name:
-        return "idempotent by request_id, and its request has none"
-    return ""
+    faults = {
+        "no audience": policy.audience == Audience.AUDIENCE_UNSPECIFIED,
+        "no permission": not policy.permission and policy.audience != Audience.AUDIENCE_ANONYMOUS,
+        "no idempotency class": policy.idempotency == Idempotency.IDEMPOTENCY_UNSPECIFIED,
+        "no audit class": policy.audit == Audit.AUDIT_UNSPECIFIED,
+        "no rate class": policy.rate == Rate.RATE_UNSPECIFIED,
+        "idempotent by request_id, and its request has none": needs_id
+        and "request_id" not in method.descriptor.input_type.fields_by_name,
+    }
+    return next((fault for fault, is_so in faults.items() if is_so), "")

@@ -69,7 +69,9 @@ class Identity:
             document = json.loads(path.read_text())
             key = OKPAlgorithm.from_jwk(document)
         except (OSError, ValueError, jwt.InvalidKeyError) as error:
-            raise SystemExit(f"KENTE_IDENTITY_FILE: {path} can't be read ({type(error).__name__}); run `kente up`") from None
+            raise SystemExit(
+                f"KENTE_IDENTITY_FILE: {path} can't be read ({type(error).__name__}); run `kente up`"
+            ) from None
         if not isinstance(key, Ed25519PrivateKey):
             raise SystemExit(f"KENTE_IDENTITY_FILE: {path} holds no private key")
         return cls(str(document["name"]), str(document["kid"]), key)

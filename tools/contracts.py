@@ -30,14 +30,16 @@ BIN = Path(sys.executable).parent
 
 # A plugin that is not on PATH is passed over, so a machine without Go or Node can still generate Python.
 OTHER_LANGUAGES = {
-    "go": [("protoc-gen-go", "--go_out={out}", "--go_opt=module=kente.dev/gen/go")]
-    + [("protoc-gen-go-grpc", "--go-grpc_out={out}", "--go-grpc_opt=module=kente.dev/gen/go")],
+    "go": [
+        ("protoc-gen-go", "--go_out={out}", "--go_opt=module=kente.dev/gen/go"),
+        ("protoc-gen-go-grpc", "--go-grpc_out={out}", "--go-grpc_opt=module=kente.dev/gen/go"),
+    ],
     "typescript": [("protoc-gen-es", "--es_out={out}", "--es_opt=target=ts")],
     "java": [("protoc-gen-grpc-java", "--java_out={out}", "--grpc-java_out={out}")],
 }
 
 # Generated modules import buf.validate.validate_pb2; this one registers protovalidate's own descriptor.
-VALIDATE_SHIM = '''\
+VALIDATE_SHIM = """\
 # Written by tools/contracts.py. The descriptor is protovalidate's own; nothing of it is copied here.
 from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
 from google.protobuf import descriptor_pool
@@ -48,7 +50,7 @@ _ = (descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2)
 DESCRIPTOR = descriptor_pool.Default().AddSerializedFile(validate_pb._DESC.proto.to_binary())
 builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "buf.validate.validate_pb2", globals())
-'''
+"""
 VALIDATE_STUB = """\
 from google.protobuf.descriptor import FileDescriptor
 
@@ -71,7 +73,7 @@ def write_third_party_descriptors(target: Path) -> None:
     files = descriptor_pb2.FileDescriptorSet()
     for module in (descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2):
         module.DESCRIPTOR.CopyToProto(files.file.add())
-    files.file.add().ParseFromString(validate_pb._DESC.proto.to_binary())
+    files.file.add().ParseFromString(validate_pb._DESC.proto.to_binary())  # noqa: SLF001 - the only way to it
     target.write_bytes(files.SerializeToString())
 
 
@@ -168,13 +170,11 @@ def lint_and_compare() -> None:
 def extract_baseline(target: Path) -> str | None:
     """Unpacks proto/ of the last commit; of the commit before the last change to it when nothing is uncommitted."""
     target.mkdir()
-    commits = git("log", "-2", "--format=%H", "--", "proto").split()
+    changed = bool(git("status", "--porcelain", "--", "proto").strip())
+    commits = git("log", "--format=%H", "--max-count=2", "--", "proto").split()[0 if changed else 1 :]
     if not commits:
         return None
-    changed = bool(git("status", "--porcelain", "--", "proto").strip())
-    if not changed and len(commits) < 2:
-        return None
-    commit = commits[0] if changed else commits[1]
+    commit = commits[0]
     archive = subprocess.run(["git", "archive", commit, "proto"], cwd=ROOT, check=True, capture_output=True).stdout
     subprocess.run(["tar", "-x", "-C", str(target)], input=archive, check=True)
     return commit

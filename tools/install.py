@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
+PYTHON = str(VENV / "bin" / "python")
 LOCKS = {"runtime": "requirements.lock", "dev": "requirements-dev.lock"}
 BAR_WIDTH = 32
 
@@ -50,12 +50,15 @@ def fingerprint(group: str) -> str:
 def is_current(group: str) -> bool:
     """Whether the last installation was of this very state."""
     stamp = VENV / f"installed-{group}"
-    return PYTHON.exists() and stamp.exists() and stamp.read_text() == fingerprint(group)
+    return Path(PYTHON).exists() and stamp.exists() and stamp.read_text() == fingerprint(group)
 
 
 def make_venv() -> None:
     """Make the virtual environment, also over one that was cut off half-way."""
-    if PYTHON.exists() and subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0:
+    if (
+        Path(PYTHON).exists()
+        and subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    ):
         return
     shutil.rmtree(VENV, ignore_errors=True)
     try:
@@ -80,7 +83,8 @@ def install_lock(lock: Path) -> None:
         *("-m", "pip", "--disable-pip-version-check", "--no-input", "install"),
         *("--require-hashes", "--only-binary=:all:", "--progress-bar=off", "-r", str(lock)),
     ]
-    seen, tail = 0, []
+    seen = 0
+    tail: list[str] = []
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as pip:
         for line in pip.stdout or ():

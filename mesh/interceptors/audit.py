@@ -6,8 +6,8 @@ import json
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-
 from kente.options.v1.options_pb2 import Audit
+
 from mesh.database import Database
 from mesh.errors import Problem
 from mesh.interceptors.chain import Answer, Exchange, Proceed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kente.options.v1.options_pb2 import Audience
+
 from mesh.errors import Problem, Reason
 from mesh.interceptors.chain import Answer, Exchange, Proceed
 from mesh.tokens import TrustBundle

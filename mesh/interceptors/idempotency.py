@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 import asyncpg
 import grpc
 from google.rpc import status_pb2
-
 from kente.options.v1.options_pb2 import Idempotency
+
 from mesh.context import remaining_seconds
 from mesh.database import Database
 from mesh.errors import Problem, Reason
@@ -63,7 +64,7 @@ class StoredAnswers:
             await self._end(key, status=problem.to_status().SerializeToString() if definite else None)
             raise
         except BaseException:
-            # Canceled or broken: the next call may begin at once. The database may be what broke; the lease ends anyway.
+            # Canceled or broken: the next call may begin at once.
             await asyncio.shield(self._end_quietly(key))
             raise
         await self._end(key, response=answer)
@@ -117,10 +118,9 @@ class StoredAnswers:
             )
 
     async def _end_quietly(self, key: _Key) -> None:
-        try:
+        # The database may be what broke. Then the lease ends by itself, and the first fault is the one to report.
+        with suppress(Exception):
             await self._end(key)
-        except Exception:  # noqa: BLE001, S110 - the lease ends by itself, and the first fault is the one to report
-            pass
 
 
 def _stored_answer(key: _Key, row: asyncpg.Record) -> bytes | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
+from kente.options.v1.options_pb2 import Rate
 from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.aio.strategies import FixedWindowRateLimiter
 
-from kente.options.v1.options_pb2 import Rate
 from mesh.cache import rate_limit_storage
 from mesh.errors import Problem, Reason
 from mesh.interceptors.chain import Answer, Exchange, Proceed
