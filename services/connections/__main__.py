@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kente.connections.v1 import connection_service_pb2_grpc, credential_service_pb2_grpc
+
 from mesh.server import Runtime, Servicer, Wiring, run_service
 from mesh.settings import load
 from services.connections import peers

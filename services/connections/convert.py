@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-
 from kente.connections.v1 import connection_pb2, connection_service_pb2
+
 from mesh.provider.adapter import Environment
 from services.connections.model import Connection, ConnectionDraft
 

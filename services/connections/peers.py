@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import grpc
 import structlog
-
 from kente.common.v1 import provider_pb2
 from kente.notifications.v1 import provider_service_pb2 as notifications_pb2
 from kente.notifications.v1 import provider_service_pb2_grpc as notifications_grpc
 from kente.payments.v1 import provider_service_pb2 as payments_pb2
 from kente.payments.v1 import provider_service_pb2_grpc as payments_grpc
+
 from mesh.cache import open_cache
 from services.connections.model import CredentialField, Provider
 

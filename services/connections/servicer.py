@@ -10,6 +10,7 @@ from kente.connections.v1 import (
     credential_service_pb2,
     credential_service_pb2_grpc,
 )
+
 from mesh.context import current_tenant_id
 from mesh.database import Database
 from services.connections import convert

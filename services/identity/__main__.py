@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kente.identity.v1 import api_key_service_pb2_grpc, tenant_service_pb2_grpc, token_service_pb2_grpc
+
 from mesh.server import Runtime, Servicer, Wiring, run_service
 from mesh.settings import load
 from services.identity.servicer import ApiKeyServicer, TenantServicer, TokenServicer

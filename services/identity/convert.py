@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 import kente
+from google.protobuf.timestamp_pb2 import Timestamp
 from kente.identity.v1 import api_key_service_pb2, identity_pb2, token_service_pb2
 from kente.options.v1.options_pb2 import Audience
+
 from mesh.policies import contract_services, methods_of
 from services.identity.model import ApiKey, ApiKeyDraft, Tenant
 

@@ -12,6 +12,7 @@ from kente.identity.v1 import (
     token_service_pb2,
     token_service_pb2_grpc,
 )
+
 from mesh.context import current_call, current_tenant_id
 from mesh.database import Database
 from mesh.errors import Problem, Reason
