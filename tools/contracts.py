@@ -99,6 +99,14 @@ def write_image(proto: Path, target: Path) -> None:
     protoc(proto, "--include_imports", "--include_source_info", f"--descriptor_set_out={target}")
 
 
+def image_of(proto: Path) -> bytes:
+    """The same as bytes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        image = Path(scratch) / "image.binpb"
+        write_image(proto, image)
+        return image.read_bytes()
+
+
 def generate_python(target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     outs = ("python", "grpc_python", "mypy", "mypy_grpc")
@@ -114,10 +122,7 @@ def generate_python(target: Path) -> None:
 
 def write_reasons(target: Path) -> None:
     """Writes the error reasons as a Python enum, so that a typing mistake in one fails the type check."""
-    with tempfile.TemporaryDirectory() as scratch:
-        image = Path(scratch) / "image.binpb"
-        write_image(PROTO, image)
-        files = descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes()).file
+    files = descriptor_pb2.FileDescriptorSet.FromString(image_of(PROTO)).file
     enums = [enum for file in files for enum in file.enum_type if enum.name == "ErrorReason"]
     members = [(value.name.removeprefix("ERROR_REASON_"), value.number) for value in enums[0].value]
     lines = [f"    {name} = {number}" for name, number in members]
