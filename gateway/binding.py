@@ -64,8 +64,22 @@ def bind(match: Match, query: bytes, headers: Mapping[str, str], body: bytes) ->
     _add_client_credentials(request, value, headers, found)
     if found:
         raise Problem(Reason.BODY_MALFORMED, _summary(found), violations=found)
-    _add_request_id(route.rpc, value, headers)
+    if route.rpc.is_write:
+        _add_request_id(value, headers)
     return value
+
+
+def require_request_id(rpc: Rpc, value: Json) -> None:
+    """Refuses a write without a request_id: it could not be repeated safely.
+
+    Raises:
+        Problem: FIELD_INVALID.
+    """
+    if rpc.is_write and not (value.get("request_id") or value.get("requestId")):
+        detail = (
+            "is missing: send an Idempotency-Key header with a new UUID, so that the request can be repeated safely"
+        )
+        raise Problem(Reason.FIELD_INVALID, violations=[Violation("request_id", detail)])
 
 
 def _from_body(request: Descriptor, target: str, headers: Mapping[str, str], body: bytes) -> Json:
@@ -211,10 +225,8 @@ def _add_client_credentials(
         _set_once(request, value, name, unquote_plus(text), source="the Authorization header", found=found)
 
 
-def _add_request_id(rpc: Rpc, value: dict[str, Json], headers: Mapping[str, str]) -> None:
+def _add_request_id(value: dict[str, Json], headers: Mapping[str, str]) -> None:
     """Makes the Idempotency-Key the request_id of a write."""
-    if not rpc.is_write:
-        return
     # The IETF draft writes the key as a quoted text; most clients send it bare.
     key = headers.get(IDEMPOTENCY_HEADER, "").strip()
     if len(key) > 1 and key[0] == key[-1] == '"':
@@ -225,11 +237,6 @@ def _add_request_id(rpc: Rpc, value: dict[str, Json], headers: Mapping[str, str]
         raise Problem(Reason.FIELD_INVALID, violations=[Violation("Idempotency-Key", detail)])
     if key and given not in (None, "", key):
         detail = "differs from the Idempotency-Key header: send one of the two, or the same UUID in both"
-        raise Problem(Reason.FIELD_INVALID, violations=[Violation("request_id", detail)])
-    if not key and given in (None, ""):
-        detail = (
-            "is missing: send an Idempotency-Key header with a new UUID, so that the request can be repeated safely"
-        )
         raise Problem(Reason.FIELD_INVALID, violations=[Violation("request_id", detail)])
     if key:
         value.pop("requestId", None)

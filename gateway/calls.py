@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.auth import Authenticator
-from gateway.binding import JSON_TYPE, bind
+from gateway.binding import JSON_TYPE, bind, require_request_id
 from gateway.contracts import Rpc
 from gateway.incoming import deadline_of, headers_of, read_body
 from gateway.problems import Refusal, as_refusal, oauth_members, problem_response
@@ -70,6 +70,7 @@ class CallHandler:
         body = await read_body(request, headers, self._settings.body_max_bytes, deadline)
         value = bind(match, request.scope["query_string"], headers, body)
         data = self._transcoder.encode(rpc.request, value)
+        require_request_id(rpc, value)
         try:
             if rpc.server_streaming:
                 return await self._stream(match, data, token, deadline)

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+import kente
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
-
-import kente
 from kente.options.v1 import options_pb2
 
 _ROUTED = (options_pb2.AUDIENCE_PUBLIC, options_pb2.AUDIENCE_ANONYMOUS)

@@ -17,7 +17,7 @@ _FORMATS: Mapping[str, str] = {
 }
 _KINDS: Mapping[str, Any] = {"boolean": True, "integer": 1}
 _QUOTED = re.compile(r'"([^"\s]{1,60})"')
-_PIECE = re.compile(r"\\(.)|\[(\^?)((?:\\.|[^\]\\])+)\]|([^\\\[\](){}*+?|^$.])")
+_PIECE = re.compile(r"\\(.)|\[((?!\^)(?:\\.|[^\]\\])+)\]|\(([^()|]*)\)|([^\\\[\](){}*+?|^$.])")
 _QUANTIFIER = re.compile(r"\{(\d+)(?:,\d*)?\}|[*+?]")
 
 
@@ -41,22 +41,25 @@ def _text_for(schema: Mapping[str, Any]) -> str:
 
 
 def _match_for(pattern: str) -> str:
-    """A text that matches a simple pattern; the pattern itself when it is beyond literals, classes and counts."""
+    """A text that matches a simple pattern; the pattern itself when it is beyond this."""
+    made = _shortest(pattern.removeprefix("^$|").removeprefix("^").removesuffix("$"))
+    return made if re.search(pattern, made) else pattern
+
+
+def _shortest(plain: str) -> str:
+    """The shortest text for literals, classes, counts and groups; what it does not know ends it."""
     made, position = "", 0
-    plain = pattern.removeprefix("^$|").removeprefix("^").removesuffix("$")
     while position < len(plain):
         piece = _PIECE.match(plain, position)
         if piece is None:
-            return pattern
+            break
         position = piece.end()
-        escaped, negated, members, literal = piece.groups()
-        if negated:
-            return pattern
-        unit = literal or escaped or members.replace("\\", "")[0]
+        escaped, members, group, literal = piece.groups()
+        unit = escaped or literal or (members or "").replace("\\", "")[:1] or _shortest(group or "")
         quantifier = _QUANTIFIER.match(plain, position)
         if quantifier is None:
             made += unit
             continue
         position = quantifier.end()
         made += unit * (int(quantifier[1]) if quantifier[1] else 0 if quantifier[0] in "*?" else 1)
-    return made if re.search(pattern, made) else pattern
+    return made

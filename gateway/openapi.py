@@ -8,6 +8,8 @@ from functools import reduce
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from kente.common.v1 import errors_pb2
+from kente.options.v1 import options_pb2
 
 from gateway.binding import FORM_TYPE, JSON_TYPE, is_single_value
 from gateway.contracts import Rpc
@@ -15,8 +17,6 @@ from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.routes import Route
 from gateway.schemas import Schema, Schemas, component_name
 from gateway.streams import CONTENT_TYPE as EVENT_TYPE
-from kente.common.v1 import errors_pb2
-from kente.options.v1 import options_pb2
 
 _DESCRIPTION = """\
 Every operation of the mesh that partners can call. The same contracts serve gRPC, with the same names and reasons.

@@ -136,32 +136,42 @@ class Schemas:
             or 0 in rules.enum.not_in
         )
 
-    def sample(self, message: Descriptor, *, without: Collection[str] = (), whole: bool = False) -> dict[str, Any]:
+    def sample(
+        self, message: Descriptor, *, without: Collection[str] = (), whole: bool = False, turn: int = 0
+    ) -> dict[str, Any]:
         """A small JSON value that a request accepts, for a curl line.
 
         Args:
             message: what to fill.
             without: fields that stay away.
             whole: whether fields without any rule belong to it too, as the amount of a Money does.
+            turn: place in a list; enums take their values in turn, so that two legs are a debit and a credit.
         """
         value: dict[str, Any] = {}
         chosen = {oneof.fields[0].name for oneof in message.oneofs if self._must_choose(oneof)}
         for field in message.fields:
             unruled = whole and field.message_type is None and not field.GetOptions().HasExtension(self._field_rules)
             if field.name not in without and (self.is_required(field) or field.name in chosen or unruled):
-                value[field.json_name] = self._sample_field(field)
+                value[field.json_name] = self._sample_field(field, turn)
         return value
 
-    def _sample_field(self, field: FieldDescriptor) -> Any:  # noqa: ANN401 - a JSON value
+    def _sample_field(self, field: FieldDescriptor, turn: int) -> Any:  # noqa: ANN401 - a JSON value
+        if field.message_type is not None and is_map(field):
+            return {}
+        if field.is_repeated:
+            count = max(1, self.field(field).get("minItems", 1))
+            return [self._sample_value(field, index) for index in range(count)]
+        return self._sample_value(field, turn)
+
+    def _sample_value(self, field: FieldDescriptor, turn: int) -> Any:  # noqa: ANN401 - a JSON value
         message, schema = field.message_type, self.field(field)
-        if message is not None and message.full_name not in _WELL_KNOWN and not is_map(field):
-            one: Any = self.sample(message, whole=True)
-        elif field.enum_type is not None:
+        if message is not None and message.full_name not in _WELL_KNOWN:
+            return self.sample(message, whole=True, turn=turn)
+        if field.enum_type is not None:
             excluded = schema.get("not", {}).get("enum", [])
-            one = next(value.name for value in field.enum_type.values if value.name not in excluded)
-        else:
-            one = {} if is_map(field) else schema.get("items", schema).get("examples", ["text"])[0]
-        return [one] * max(1, schema.get("minItems", 1)) if field.is_repeated and not is_map(field) else one
+            names = [value.name for value in field.enum_type.values if value.name not in excluded]
+            return names[turn % len(names)]
+        return schema.get("items", schema).get("examples", ["text"])[0]
 
     def _rules(self, field: FieldDescriptor) -> Any:  # noqa: ANN401 - buf.validate.FieldRules exists at run time only
         return field.GetOptions().Extensions[self._field_rules]
