@@ -1,0 +1,135 @@
+"""Many callers at once, on the same few accounts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+
+import asyncpg
+import grpc
+from kente.ledger.v1 import ledger_pb2
+from kente.ledger.v1.ledger_service_pb2 import CreateTransactionRequest
+
+from mesh.errors import Problem, Reason
+from mesh.ids import new_id
+from tests.harness import eventually
+from tests.ledger.book import BANK, FEES, PAYER, Book, credit, debit, transaction_request
+
+SEED = 20_260_102
+
+
+async def outcome(book: Book, request: CreateTransactionRequest) -> ledger_pb2.Transaction | Problem:
+    """What a posting is answered with."""
+    try:
+        return (await book.stub.CreateTransaction(request)).transaction
+    except grpc.aio.AioRpcError as error:
+        return Problem.from_rpc_error(error)
+
+
+async def check_books(book: Book) -> list[ledger_pb2.Entry]:
+    """Checks what must hold whatever happened: no gap, sum zero, running balances, sums of accounts."""
+    entries = await book.entries(page_size=200)
+    assert [entry.sequence for entry in entries] == list(range(1, len(entries) + 1))
+    sums: Counter[str] = Counter()
+    running: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    types = {name: (await book.account(name)).type for name in {entry.account_name for entry in entries}}
+    for entry in entries:
+        is_debit = entry.side == ledger_pb2.SIDE_DEBIT
+        sums[entry.amount.currency] += entry.amount.amount_minor if is_debit else -entry.amount.amount_minor
+        totals = running[entry.account_name]
+        totals[0 if is_debit else 1] += entry.amount.amount_minor
+        grows_by_debit = types[entry.account_name] in {ledger_pb2.Account.TYPE_ASSET, ledger_pb2.Account.TYPE_EXPENSE}
+        difference = totals[0] - totals[1]
+        assert entry.balance_after.amount_minor == (difference if grows_by_debit else -difference)
+    assert set(sums.values()) <= {0}
+    for name, totals in running.items():
+        assert (await book.balance(name))[1:] == tuple(totals)
+    return entries
+
+
+async def test_concurrent_postings_on_the_same_accounts_lose_nothing(book: Book) -> None:
+    await book.open(BANK, PAYER, FEES)
+    chance = random.Random(SEED)  # noqa: S311 - a repeatable choice of accounts
+    requests = []
+    for _ in range(200):
+        # Any two of three accounts in any order: without the order of locking, this would be a storm of deadlocks.
+        one, other = chance.sample([BANK, PAYER, FEES], 2)
+        amount = chance.randint(1, 1_000)
+        requests.append(transaction_request(debit(one, amount), credit(other, amount)))
+
+    answers = await asyncio.gather(*(outcome(book, request) for request in requests))
+
+    assert [answer for answer in answers if isinstance(answer, Problem)] == []
+    entries = await check_books(book)
+    assert len(entries) == 400
+    assert {entry.transaction_id for entry in entries} == {request.transaction_id for request in requests}
+
+
+async def test_concurrent_resends_of_one_posting_book_it_once(book: Book) -> None:
+    await book.open(BANK, PAYER)
+    transaction_id = new_id("txn")
+    requests = [transaction_request(debit(BANK, 5), credit(PAYER, 5), transaction_id=transaction_id) for _ in range(20)]
+
+    answers = await asyncio.gather(*(outcome(book, request) for request in requests))
+
+    assert all(answer == answers[0] for answer in answers)
+    assert isinstance(answers[0], ledger_pb2.Transaction)
+    assert len(await check_books(book)) == 2
+
+
+async def test_of_concurrent_postings_with_one_id_and_other_accounts_one_is_booked(book: Book) -> None:
+    """They share no account, so only the unique id can stop them."""
+    names = [f"assets:till_{number}" for number in range(20)]
+    await book.open(*names)
+    transaction_id = new_id("txn")
+    pairs = zip(names[::2], names[1::2], strict=True)
+    requests = [
+        transaction_request(debit(one, 5), credit(other, 5), transaction_id=transaction_id) for one, other in pairs
+    ]
+
+    answers = await asyncio.gather(*(outcome(book, request) for request in requests))
+
+    refused = [answer for answer in answers if isinstance(answer, Problem)]
+    assert [problem.reason for problem in refused] == [Reason.RESOURCE_ALREADY_EXISTS] * 9
+    assert len(await check_books(book)) == 2
+
+
+async def test_concurrent_requests_for_one_account_name_create_one(book: Book) -> None:
+    async def create() -> str:
+        try:
+            await book.open(BANK)
+        except grpc.aio.AioRpcError as error:
+            return Problem.from_rpc_error(error).reason_name
+        return "OK"
+
+    outcomes = Counter(await asyncio.gather(*(create() for _ in range(10))))
+
+    assert outcomes == {"OK": 1, "RESOURCE_ALREADY_EXISTS": 9}
+
+
+async def test_a_deadlock_with_a_foreign_session_is_waited_out(book: Book, admin: asyncpg.Connection) -> None:
+    """An operator's session locks in the wrong order; the posting is the victim, and is tried again."""
+    await book.open(BANK, PAYER)
+    lock = "SELECT FROM accounts WHERE tenant_id = $1 AND account_name = $2 FOR UPDATE"
+    # Of two sessions in a deadlock, the one that looks for it first gives way: let it be the service's.
+    await admin.execute("SET deadlock_timeout = '30s'")
+
+    async def service_waits() -> bool:
+        return bool(
+            await admin.fetchval(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE application_name = 'kente-ledger' AND wait_event_type = 'Lock'"
+            )
+        )
+
+    async with admin.transaction():
+        await admin.execute(lock, book.tenant_id, PAYER)
+        posting = asyncio.create_task(book.post(debit(BANK, 5), credit(PAYER, 5)))
+        await eventually(service_waits)
+        # BANK is locked by the posting, which waits for PAYER: this closes the circle.
+        await admin.execute(lock, book.tenant_id, BANK)
+
+    transaction = await posting
+    assert [entry.sequence for entry in transaction.entries] == [1, 2]
+    await check_books(book)
