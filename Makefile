@@ -48,7 +48,7 @@ pytest: dev ## Run the tests
 	@$(BIN)/pytest
 
 chaos: dev ## Kill things during payments, 50 times each, and count
-	@$(BIN)/python -m bench.chaos --runs 50
+	@$(BIN)/python -m tests.system.chaos --runs 50
 
 bench: dev ## Measure
 	@$(BIN)/python -m bench
@@ -57,7 +57,7 @@ gen: dev ## Generate code from the contracts
 	@$(BIN)/python tools/contracts.py generate
 
 docs: dev ## Write the pages that are made from the code
-	@$(BIN)/python tools/pages.py write
+	@$(BIN)/python -m tools.pages write
 
 lock: dev ## Lock the dependencies anew
 	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
