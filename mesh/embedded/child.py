@@ -1,5 +1,6 @@
 """One child process that ends with its parent, and the search for those that an earlier parent left behind."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from mesh.embedded import launch
 from mesh.embedded.accounts import Account
 
 _KILL_WAIT_SECONDS = 5.0
+_END_POLL_SECONDS = 0.2
 
 
 def launch_command(
@@ -32,9 +34,11 @@ def launch_command(
 def spawn(
     command: Sequence[str],
     environment: Mapping[str, str],
-    output: IO[bytes],
+    output: IO[bytes] | int,
+    *,
     death_signal: signal.Signals,
     account: Account | None,
+    folder: str = "/",
 ) -> subprocess.Popen[bytes]:
     """Start a long-lived child in its own process group, so that Ctrl-C at the terminal reaches only its parent.
 
@@ -49,9 +53,29 @@ def spawn(
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        cwd="/",
+        cwd=folder,
         start_new_session=True,
     )
+
+
+async def ended(process: subprocess.Popen[bytes]) -> int:
+    """Return the exit status of a child as soon as it ended, also when its own children still hold its output open."""
+    loop = asyncio.get_running_loop()
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        # Linux before 5.3, or the child is gone already.
+        while process.poll() is None:  # noqa: ASYNC110 - nothing on such a kernel sets an event
+            await asyncio.sleep(_END_POLL_SECONDS)
+        return process.returncode
+    exited = asyncio.Event()
+    loop.add_reader(descriptor, exited.set)
+    try:
+        await exited.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return process.wait()
 
 
 def stop(process: subprocess.Popen[bytes], signals: Sequence[tuple[signal.Signals, float]]) -> None:

@@ -55,7 +55,7 @@ def binary() -> Path:
         return beside_python
     on_path = shutil.which("nats-server")
     if on_path is None:
-        raise StartError("nats-server is not installed: run `make install`, or set KENTE_NATS_URL")
+        raise StartError("nats-server is not installed: run `make runtime`, or set KENTE_NATS_URL")
     return Path(on_path)
 
 
@@ -146,7 +146,7 @@ class EmbeddedNats:
             StartError: a folder can't be written.
         """
         binary()
-        child.end_leftovers(self._is_ours, signal.SIGTERM, _LEFTOVER_GRACE_SECONDS)
+        self.end_leftovers()
         try:
             self.store_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,9 @@ class EmbeddedNats:
 
     def _spawn(self) -> None:
         with self.log_file.open("ab") as output:
-            self._process = child.spawn(self.command(), self.environment(), output, DEATH_SIGNAL, account=None)
+            self._process = child.spawn(
+                self.command(), self.environment(), output, death_signal=DEATH_SIGNAL, account=None
+            )
 
     def wait_ready(self) -> None:
         """Return when JetStream serves, after a crash when it has recovered its streams.
@@ -205,6 +207,10 @@ class EmbeddedNats:
             return False
         finally:
             connection.close()
+
+    def end_leftovers(self) -> None:
+        """End a server that an earlier parent left on this store."""
+        child.end_leftovers(self._is_ours, signal.SIGTERM, _LEFTOVER_GRACE_SECONDS)
 
     def _is_ours(self, process: psutil.Process) -> bool:
         return process.name() == "nats-server" and str(self.configuration_file) in process.cmdline()

