@@ -136,7 +136,7 @@ async def insert_transaction(
             SET last_sequence = last_sequence + cardinality($6::bigint[]),
                 last_create_time = greatest(last_create_time, clock_timestamp())
             WHERE tenant_id = $1
-            RETURNING book_key, last_sequence - cardinality($6::bigint[]) + 1 AS first_sequence,
+            RETURNING book_key, last_sequence - cardinality($6::bigint[]) + 1 AS first_sequence, last_sequence,
                       last_create_time AS create_time
         ), moved AS (
             UPDATE accounts
@@ -146,9 +146,9 @@ async def insert_transaction(
                  AS movement (account_key, debits_minor, credits_minor)
             WHERE accounts.account_key = movement.account_key
         ), booked AS (
-            INSERT INTO transactions (book_key, first_sequence, entry_count, tenant_id, transaction_id, description,
+            INSERT INTO transactions (book_key, first_sequence, last_sequence, tenant_id, transaction_id, description,
                                       source_id, effective_time, create_time)
-            SELECT book_key, first_sequence, cardinality($6::bigint[]), $1, $2, $3, $4, $5, create_time FROM book
+            SELECT book_key, first_sequence, last_sequence, $1, $2, $3, $4, $5, create_time FROM book
         ), entered AS (
             INSERT INTO entries (book_key, sequence, first_sequence, account_key, tenant_id, side, amount_minor,
                                  balance_after_minor, create_time)
@@ -202,7 +202,7 @@ async def find_transaction(connection: Connection, tenant_id: str, transaction_i
     """The transaction of that id, with its entries."""
     row = await connection.fetchrow(
         """
-        SELECT book_key, first_sequence, entry_count, description, source_id, effective_time, create_time
+        SELECT book_key, first_sequence, last_sequence, description, source_id, effective_time, create_time
         FROM transactions WHERE tenant_id = $1 AND transaction_id = $2
         """,
         tenant_id,
@@ -212,10 +212,10 @@ async def find_transaction(connection: Connection, tenant_id: str, transaction_i
         return None
     entry_rows = await connection.fetch(
         _SELECT_ENTRIES
-        + "WHERE entries.book_key = $1 AND entries.sequence BETWEEN $2 AND $2 + $3 - 1 ORDER BY entries.sequence",
+        + "WHERE entries.book_key = $1 AND entries.sequence BETWEEN $2 AND $3 ORDER BY entries.sequence",
         row["book_key"],
         row["first_sequence"],
-        row["entry_count"],
+        row["last_sequence"],
     )
     return Transaction(
         transaction_id=transaction_id,
@@ -244,8 +244,8 @@ async def list_entries(
         # The range is what finds the entries of a transaction by their primary key.
         conditions.append(
             f"transactions.tenant_id = $1 AND transactions.source_id = ${len(arguments)}"
-            " AND transactions.source_id <> '' AND entries.sequence BETWEEN transactions.first_sequence"
-            " AND transactions.first_sequence + transactions.entry_count - 1"
+            " AND transactions.source_id <> ''"
+            " AND entries.sequence BETWEEN transactions.first_sequence AND transactions.last_sequence"
         )
     if not account_name and not source_id:
         conditions.append("entries.book_key = (SELECT book_key FROM books WHERE tenant_id = $1)")

@@ -43,11 +43,11 @@ async def write_transaction(
     book_key = await connection.fetchval("SELECT book_key FROM books")
     last_sequence = await connection.fetchval("SELECT last_sequence FROM books")
     await connection.execute(
-        "INSERT INTO transactions (book_key, first_sequence, entry_count, tenant_id, transaction_id, description,"
+        "INSERT INTO transactions (book_key, first_sequence, last_sequence, tenant_id, transaction_id, description,"
         " source_id, create_time) VALUES ($1, $2, $3, $4, $5, '', '', now())",
         book_key,
         last_sequence + 1,
-        entry_count or len(legs),
+        last_sequence + (entry_count or len(legs)),
         book.tenant_id,
         new_id("txn"),
     )
@@ -121,8 +121,8 @@ async def test_nothing_is_written_in_another_tenants_name(
         "books": "(tenant_id) SELECT $1 WHERE $2::bigint > 0",
         "accounts": "(tenant_id, book_key, account_name, type, currency, display_name, request_id)"
         " VALUES ($1, $2, 'x', 'asset', 'GHS', '', 'x')",
-        "transactions": "(tenant_id, book_key, first_sequence, entry_count, transaction_id, description, source_id,"
-        " create_time) VALUES ($1, $2, 99, 2, 'x', '', '', now())",
+        "transactions": "(tenant_id, book_key, first_sequence, last_sequence, transaction_id, description, source_id,"
+        " create_time) VALUES ($1, $2, 99, 100, 'x', '', '', now())",
         "entries": "(tenant_id, book_key, sequence, first_sequence, account_key, side, amount_minor,"
         " balance_after_minor, create_time) VALUES ($1, $2, 99, 99, 1, 'debit', 1, 1, now())",
     }
@@ -185,7 +185,7 @@ async def test_the_service_can_add_to_the_book_but_not_change_it(
         ([(BANK, "debit", 5), (PAYER, "credit", 5), (PAYER, "credit", 5)], 2, "entry_in_transaction"),
         ([(BANK, "debit", 0), (PAYER, "credit", 0)], 2, "entries_amount_minor_check"),
         ([(BANK, "left", 5), (PAYER, "right", 5)], 2, "entries_side_check"),
-        ([(BANK, "debit", 5)], 1, "transactions_entry_count_check"),
+        ([(BANK, "debit", 5)], 1, "transaction_has_two_entries"),
     ],
 )
 async def test_only_whole_and_balanced_transactions_are_committed(

@@ -43,9 +43,9 @@ CREATE POLICY tenant ON accounts
 
 CREATE TABLE transactions (
     book_key       bigint      NOT NULL,
-    -- Its entries are first_sequence to first_sequence + entry_count - 1.
+    -- Of its entries. Both are stored, because behind row-level security only a plain comparison can use an index.
     first_sequence bigint      NOT NULL CHECK (first_sequence > 0),
-    entry_count    integer     NOT NULL CHECK (entry_count >= 2),
+    last_sequence  bigint      NOT NULL,
     tenant_id      text        NOT NULL,
     transaction_id text        COLLATE "C" NOT NULL,
     description    text        NOT NULL,
@@ -55,7 +55,8 @@ CREATE TABLE transactions (
     create_time    timestamptz NOT NULL,
     PRIMARY KEY (book_key, first_sequence),
     UNIQUE (tenant_id, transaction_id),
-    FOREIGN KEY (book_key, tenant_id) REFERENCES books (book_key, tenant_id)
+    FOREIGN KEY (book_key, tenant_id) REFERENCES books (book_key, tenant_id),
+    CONSTRAINT transaction_has_two_entries CHECK (last_sequence > first_sequence)
 );
 CREATE INDEX transactions_by_source ON transactions (tenant_id, source_id, first_sequence) WHERE source_id <> '';
 ALTER TABLE transactions ENABLE ROW LEVEL SECURITY;
@@ -104,15 +105,15 @@ BEGIN
         JOIN accounts ON accounts.account_key = entries.account_key AND accounts.book_key = entries.book_key
         WHERE entries.book_key = NEW.book_key
           AND entries.first_sequence = NEW.first_sequence
-          AND entries.sequence BETWEEN NEW.first_sequence AND NEW.first_sequence + NEW.entry_count - 1
+          AND entries.sequence BETWEEN NEW.first_sequence AND NEW.last_sequence
         GROUP BY accounts.currency
     ) AS sums;
     IF fault IS NOT NULL THEN
         RAISE EXCEPTION 'transaction % is not balanced in %', NEW.transaction_id, fault
             USING ERRCODE = 'check_violation', CONSTRAINT = 'transaction_balanced';
     END IF;
-    IF counted IS DISTINCT FROM NEW.entry_count THEN
-        RAISE EXCEPTION 'transaction % has % of its % entries', NEW.transaction_id, coalesce(counted, 0), NEW.entry_count
+    IF counted IS DISTINCT FROM NEW.last_sequence - NEW.first_sequence + 1 THEN
+        RAISE EXCEPTION 'transaction % does not have all of its entries', NEW.transaction_id
             USING ERRCODE = 'check_violation', CONSTRAINT = 'transaction_complete';
     END IF;
     RETURN NULL;
@@ -129,8 +130,7 @@ BEGIN
         SELECT FROM added
         LEFT JOIN transactions USING (book_key, first_sequence, tenant_id)
         WHERE transactions.transaction_id IS NULL
-           OR added.sequence NOT BETWEEN transactions.first_sequence
-                                     AND transactions.first_sequence + transactions.entry_count - 1
+           OR added.sequence NOT BETWEEN transactions.first_sequence AND transactions.last_sequence
     ) THEN
         RAISE EXCEPTION 'an entry lies outside of its transaction'
             USING ERRCODE = 'check_violation', CONSTRAINT = 'entry_in_transaction';
