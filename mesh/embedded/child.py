@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,7 @@ from mesh.embedded.accounts import Account
 
 _KILL_WAIT_SECONDS = 5.0
 _END_POLL_SECONDS = 0.2
+_LEFTOVER_POLL_SECONDS = 0.02
 
 
 def launch_command(
@@ -101,16 +103,25 @@ def end_leftovers(
     Returns the ids of the processes that were found.
     """
     found = [process for process in psutil.process_iter() if _holds(is_leftover, process)]
-    _send(found, gentle_signal)
-    _, alive = psutil.wait_procs(found, timeout=grace_seconds)
-    _send(alive, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=_KILL_WAIT_SECONDS)
+    for number, wait_seconds in ((gentle_signal, grace_seconds), (signal.SIGKILL, _KILL_WAIT_SECONDS)):
+        _send([process for process in found if _runs(process)], number)
+        deadline = time.monotonic() + wait_seconds
+        while any(_runs(process) for process in found) and time.monotonic() < deadline:
+            time.sleep(_LEFTOVER_POLL_SECONDS)
     return [process.pid for process in found]
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it runs. One that ended and is not reaped by whoever inherited it does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _holds(is_leftover: Callable[[psutil.Process], bool], process: psutil.Process) -> bool:
     try:
-        return process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE and is_leftover(process)
+        return process.pid != os.getpid() and _runs(process) and is_leftover(process)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 _KEPT_FILES = 3
 _LINE_MAX_BYTES = 65_536
-_HIDDEN_KEYS = frozenset({"event", "level", "timestamp", "logger", "service", "trace_id", "span_id"})
+_HIDDEN_KEYS = frozenset({"event", "level", "timestamp", "logger", "process", "trace_id", "span_id", "color_message"})
 _LEVEL_STYLES: Final = {"warning": "yellow", "error": "bold red", "critical": "bold red"}
 _NAME_STYLES: Final = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_green", "bright_magenta")
 _NAME_WIDTH = 13
@@ -85,13 +85,18 @@ def console_line(name: str, index: int, line: bytes) -> Text:
     except ValueError:
         document = None
     if not isinstance(document, dict) or "event" not in document:
-        # Whatever a process prints must not steer the terminal.
-        text.append("".join(character for character in decoded if character.isprintable() or character == "\t"))
+        text.append(_harmless(decoded))
         return text
     level = str(document.get("level", "info"))
-    text.append(f"{document['event']}", style=_LEVEL_STYLES.get(level, ""))
+    text.append(_harmless(str(document["event"])), style=_LEVEL_STYLES.get(level, ""))
     for key, value in document.items():
         if key not in _HIDDEN_KEYS:
-            text.append(f" {key}=", style="dim")
-            text.append(str(value).splitlines()[-1] if str(value) else "")
+            text.append(f" {_harmless(key)}=", style="dim")
+            # Of a traceback, the line that says what happened.
+            text.append(_harmless((str(value).splitlines() or [""])[-1]))
     return text
+
+
+def _harmless(text: str) -> str:
+    """Whatever a process prints must not steer the terminal."""
+    return "".join(character for character in text if character.isprintable() or character == "\t")

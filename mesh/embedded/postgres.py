@@ -33,6 +33,8 @@ STOP_SIGNALS: Final = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0))
 
 _POLL_SECONDS = 0.02
 _LEFTOVER_GRACE_SECONDS = 5.0
+# For sessions whose server is gone: nothing of theirs can be saved any more.
+_ORPHAN_GRACE_SECONDS = 1.0
 _INITDB_LIMIT_SECONDS = 60.0
 
 # Sized for the seven processes of one laptop; a busy installation uses its own server through KENTE_DATABASE_URL.
@@ -241,7 +243,7 @@ class EmbeddedPostgres:
         while a session of a killed server still holds the shared memory.
         """
         child.end_leftovers(self._is_postmaster, signal.SIGINT, _LEFTOVER_GRACE_SECONDS)
-        child.end_leftovers(self._is_ours, signal.SIGQUIT, _LEFTOVER_GRACE_SECONDS)
+        child.end_leftovers(self._is_ours, signal.SIGQUIT, _ORPHAN_GRACE_SECONDS)
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
     def _is_ours(self, process: psutil.Process) -> bool:

@@ -78,6 +78,7 @@ class Supervisor:
                     on_ready()
                     await self._stop.wait()
                 self._publish("stopping")
+                self._on_line("supervisor", b"stopping")
                 await self._stop_all()
             except StartError as error:
                 await self._stop_all()
