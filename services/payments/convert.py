@@ -7,10 +7,11 @@ from datetime import datetime
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from kente.common.v1 import money_pb2
+from kente.common.v1 import money_pb2, provider_pb2
 from kente.payments.v1 import payment_pb2, payment_service_pb2
 
 from mesh.money import Money
+from mesh.provider.registry import ProviderFacts
 from services.payments.model import (
     Attempt,
     CaptureMethod,
@@ -113,6 +114,23 @@ def refund_to_proto(refund: Refund) -> payment_pb2.Refund:
         ledger_transaction_id=refund.ledger_transaction_id,
         create_time=_time_to_proto(refund.create_time),
         update_time=_time_to_proto(refund.update_time),
+    )
+
+
+def provider_to_proto(facts: ProviderFacts) -> provider_pb2.Provider:
+    """Writes what a provider is and can do."""
+    fields = [
+        provider_pb2.CredentialField(name=field.name, description=field.description, optional=field.optional)
+        for field in facts.credential_fields
+    ]
+    return provider_pb2.Provider(
+        provider=facts.slug,
+        display_name=facts.display_name,
+        domain=facts.domain,
+        capabilities=facts.capabilities,
+        countries=facts.countries,
+        currencies=facts.currencies,
+        credential_fields=fields,
     )
 
 

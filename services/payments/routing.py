@@ -15,7 +15,7 @@ from phonenumbers import PhoneNumberType, carrier
 
 from mesh.errors import Problem, Reason, Violation
 from mesh.provider.adapter import Adapter
-from services.payments.model import Card, MobileMoney, Route, RouteCandidate
+from services.payments.model import Card, Link, MobileMoney, Route, RouteCandidate
 from services.payments.provider import CardCharge, WalletCollect
 
 _MOBILE_TYPES = {PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE}
@@ -28,14 +28,6 @@ _BRANDS = {
     ("KE", "safaricom"): "mpesa",
     ("TZ", "vodacom"): "mpesa",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One connection of the tenant that routing may use."""
-
-    connection_id: str
-    provider: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from services.payments.model.states import (
 from services.payments.model.values import (
     Card,
     Failure,
+    Link,
     MobileMoney,
     NextAction,
     Payer,
@@ -68,6 +69,7 @@ __all__ = [
     "Fault",
     "IllegalMoveError",
     "LedgerState",
+    "Link",
     "MobileMoney",
     "NextAction",
     "Payer",

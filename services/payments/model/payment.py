@@ -125,7 +125,10 @@ class Payment:
         payment = self if self.state is PaymentState.PROCESSING else self._moved(PaymentState.PROCESSING)
         if self.attempt_over(attempt.call.connection_id) is None:
             payment = replace(payment, attempts=(*self.attempts, attempt))
-        return payment.with_call(attempt.attempt_id, attempt.call, now).changed(now)
+        call = attempt.call
+        route = replace(self.route, provider=call.provider, connection_id=call.connection_id)
+        payment = replace(payment, route=route)
+        return payment.with_call(attempt.attempt_id, call, now).changed(now)
 
     def with_call(self, attempt_id: str, call: Call, now: datetime) -> Payment:
         """The payment with what became known of an attempt."""

@@ -45,6 +45,14 @@ class Payer:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """One connection of the tenant to a provider."""
+
+    connection_id: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
 class RouteCandidate:
     """One connection that routing looked at. The explanation holds no personal data."""
 
