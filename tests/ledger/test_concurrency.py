@@ -50,7 +50,7 @@ async def check_books(book: Book) -> list[ledger_pb2.Entry]:
 
 async def test_concurrent_postings_on_the_same_accounts_lose_nothing(book: Book) -> None:
     await book.open(BANK, PAYER, FEES)
-    chance = random.Random(SEED)  # noqa: S311 - a repeatable choice of accounts
+    chance = random.Random(SEED)
     requests = []
     for _ in range(200):
         # Any two of three accounts in any order: without the order of locking, this would be a storm of deadlocks.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 from kente.ledger.v1.ledger_service_pb2 import ListEntriesRequest
 
@@ -31,6 +33,15 @@ async def test_entries_are_numbered_without_a_gap_in_the_order_they_were_booked(
     assert [entry.amount.amount_minor for entry in entries[::2]] == [1, 2, 3, 4, 5, 6, 7]
     times = [entry.create_time.ToNanoseconds() for entry in entries]
     assert times == sorted(times)
+
+
+async def test_a_clock_set_back_does_not_reorder_the_book(used_book: Book, admin: asyncpg.Connection) -> None:
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    await admin.execute("UPDATE books SET last_create_time = $2 WHERE tenant_id = $1", used_book.tenant_id, ahead)
+
+    transaction = await used_book.post(debit(BANK, 1), credit(PAYER, 1))
+
+    assert transaction.create_time.ToDatetime(tzinfo=UTC) == ahead
 
 
 async def test_a_refused_posting_leaves_no_gap(used_book: Book) -> None:
