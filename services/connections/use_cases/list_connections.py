@@ -22,7 +22,7 @@ async def list_connections(
     limit = pages.page_size(page_size)
     arguments = {"list": "connections", "tenant_id": tenant_id, "domain": domain}
     position = pages.decode_page_token(page_token, arguments)
-    after = str(position["connection_id"]) if position else ""
+    after = str(position.get("connection_id", "")) if position else ""
     async with database.transaction(tenant_id) as database_connection:
         connections = await repository.list_connections(
             database_connection, tenant_id, domain=domain, after=after, limit=limit + 1

@@ -19,7 +19,7 @@ async def list_api_keys(
     limit = pages.page_size(page_size)
     arguments = {"list": "api_keys", "tenant_id": tenant_id}
     position = pages.decode_page_token(page_token, arguments)
-    before = str(position["api_key_id"]) if position else None
+    before = str(position.get("api_key_id", "")) if position else None
     async with database.transaction(tenant_id) as connection:
         keys = await repository.list_api_keys(connection, tenant_id, before=before, limit=limit + 1)
     if len(keys) <= limit:
