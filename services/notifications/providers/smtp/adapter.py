@@ -119,7 +119,7 @@ class Smtp(Adapter, Email, FindMessage):
     sandbox_credentials: ClassVar = {"username": "sandbox@kente.example", "password": "sandbox-password"}
     sandbox_settings: ClassVar = {
         "sender": "Kente sandbox <receipts@sandbox.kente.example>",
-        "trace_url": "http://127.0.0.1:7480/smtp/trace",
+        "trace_url": "{sandbox_url}/smtp/trace",
         "trace_delay_seconds": "1",
         "timeout_seconds": "5",
     }
