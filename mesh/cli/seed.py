@@ -82,19 +82,19 @@ async def seed(plan: MeshPlan, settings: MeshSettings) -> dict[str, str]:
         with call_tenant("", timeout_seconds=_TIMEOUT_SECONDS):
             tenant_id = await _create_tenant(channels["identity"])
         with call_tenant(tenant_id, timeout_seconds=_TIMEOUT_SECONDS):
-            key, connections = await asyncio.gather(
+            (key_id, key), connections = await asyncio.gather(
                 _keep_or_create_key(channels["identity"], demo_env.read(plan.state), tenant_id),
                 _Connections(channels["connections"], plan).ensure(),
             )
-    values = _describe(plan, tenant_id, key, connections)
+    values = _describe(plan, tenant_id, {demo_env.CLIENT_ID: key_id, demo_env.API_KEY: key}, connections)
     demo_env.write(plan.state, values)
     return values
 
 
-def _describe(plan: MeshPlan, tenant_id: str, key: str, connections: Mapping[str, str]) -> dict[str, str]:
+def _describe(plan: MeshPlan, tenant_id: str, key: Mapping[str, str], connections: Mapping[str, str]) -> dict[str, str]:
     return {
         demo_env.BASE_URL: plan.ports.url(GATEWAY),
-        demo_env.API_KEY: key,
+        **key,
         demo_env.TENANT_ID: tenant_id,
         **{f"KENTE_{slug.upper()}_CONNECTION_ID": connection_id for slug, connection_id in connections.items()},
         **{f"KENTE_GRPC_{name.upper()}": plan.ports.address(name, "grpc") for name in SERVICES},
@@ -112,16 +112,17 @@ async def _create_tenant(channel: grpc.aio.Channel) -> str:
     return answer.tenant.tenant_id
 
 
-async def _keep_or_create_key(channel: grpc.aio.Channel, values: Mapping[str, str], tenant_id: str) -> str:
-    """The key in the demo file while it is good, else a new one: a key's secret is told only once."""
+async def _keep_or_create_key(channel: grpc.aio.Channel, values: Mapping[str, str], tenant_id: str) -> tuple[str, str]:
+    """Id and key in the demo file while they are good, else new ones: a key's secret is told only once."""
     key = values.get(demo_env.API_KEY, "")
-    if key and values.get(demo_env.TENANT_ID) == tenant_id and await _is_good(channel, key):
-        return key
+    key_id = values.get(demo_env.CLIENT_ID, "")
+    if key and key_id and values.get(demo_env.TENANT_ID) == tenant_id and await _is_good(channel, key):
+        return key_id, key
     request = api_key_service_pb2.CreateApiKeyRequest(
         request_id=str(uuid.uuid4()), display_name=TENANT_NAME, scopes=public_scopes()
     )
     answer = await api_key_service_pb2_grpc.ApiKeyServiceStub(channel).CreateApiKey(request)
-    return answer.secret
+    return answer.api_key.api_key_id, answer.secret
 
 
 async def _is_good(channel: grpc.aio.Channel, key: str) -> bool:
@@ -148,6 +149,7 @@ class _Wanted:
 
     adapter: type[Adapter]
     base_url: str
+    settings: Mapping[str, str]
 
 
 class _Connections:
@@ -156,6 +158,7 @@ class _Connections:
     def __init__(self, channel: grpc.aio.Channel, plan: MeshPlan) -> None:
         self._stub = connection_service_pb2_grpc.ConnectionServiceStub(channel)
         self._smtp_address = plan.ports.address(SANDBOX, "smtp")
+        self._sandbox_url = plan.ports.url(SANDBOX)
 
     async def ensure(self) -> dict[str, str]:
         """Id of the connection to each provider, by slug. One that no longer fits is replaced."""
@@ -184,7 +187,11 @@ class _Connections:
             is_http = scheme in {"http", "https"}
             path = rest.partition("/")[2]
             address = f"{scheme}://{self._smtp_address}" + (f"/{path}" if path else "")
-            yield _Wanted(adapter, "" if is_http else address)
+            usual_url = str(MeshSettings.model_fields["sandbox_url"].default)
+            settings = {
+                name: value.replace(usual_url, self._sandbox_url) for name, value in adapter.sandbox_settings.items()
+            }
+            yield _Wanted(adapter, "" if is_http else address, settings)
 
     async def _create(self, wanted: _Wanted) -> str:
         request = connection_service_pb2.CreateConnectionRequest(
@@ -194,7 +201,7 @@ class _Connections:
             display_name=_display_name(wanted.adapter.slug),
             environment=connection_pb2.Connection.ENVIRONMENT_SANDBOX,
             base_url=wanted.base_url,
-            settings=dict(wanted.adapter.sandbox_settings),
+            settings=dict(wanted.settings),
             credentials=dict(wanted.adapter.sandbox_credentials),
         )
         answer = await self._stub.CreateConnection(request)
@@ -216,4 +223,4 @@ def _is_demo(connection: connection_pb2.Connection, slug: str) -> bool:
 
 
 def _fits(connection: connection_pb2.Connection, wanted: _Wanted) -> bool:
-    return connection.base_url == wanted.base_url and dict(connection.settings) == dict(wanted.adapter.sandbox_settings)
+    return connection.base_url == wanted.base_url and dict(connection.settings) == dict(wanted.settings)

@@ -8,6 +8,7 @@ from mesh.embedded.layout import StateDir
 
 BASE_URL = "KENTE_BASE_URL"
 API_KEY = "KENTE_API_KEY"
+CLIENT_ID = "KENTE_CLIENT_ID"
 TENANT_ID = "KENTE_TENANT_ID"
 
 

@@ -82,6 +82,7 @@ class Supervised:
         self._process: subprocess.Popen[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._tidying = False
         self._served_since: float | None = None
         self._was_ready = asyncio.Event()
         self._failed: StartError | None = None
@@ -158,6 +159,7 @@ class Supervised:
         if self._stopping:
             return 0.0
         self._served_since = None
+        self._tidying = False
         process, output = self._spawn()
         tasks = [asyncio.create_task(self._read(output)), asyncio.create_task(self._watch_health())]
         try:
@@ -206,8 +208,11 @@ class Supervised:
             transport.close()
 
     def _take_line(self, line: bytes) -> None:
-        if line.strip():
-            self.last_line = line.decode(errors="replace").strip()
+        text = line.decode(errors="replace").strip()
+        # What an interpreter says about objects that it could not tidy up comes after the reason why it ended.
+        self._tidying = self._tidying or text.startswith("Exception ignored")
+        if text and not self._tidying:
+            self.last_line = text
         self._on_line(line)
 
     def _say(self, text: str) -> None:

@@ -1,0 +1,425 @@
+"""What the demo does, and what it expects of the mesh at each step."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from mesh.cli.demo_client import Answer, DemoClient, DemoError, Json, until
+from mesh.cli.demo_traces import by_process, hops_of, read_spans
+from mesh.money import Money
+
+PROVIDER: Final = "mtn_momo"
+PAYER_MSISDN: Final = "+233241234567"
+PAYER_EMAIL: Final = "ama@example.com"
+# A number for which the simulated provider finds too little money.
+POOR_MSISDN: Final = "+233241234470"
+AMOUNT: Final = Money(1050, "GHS")
+REFUND: Final = Money(350, "GHS")
+_SETTLED: Final = frozenset({"STATE_SUCCEEDED", "STATE_FAILED", "STATE_CANCELED", "STATE_EXPIRED"})
+_DEBIT_TYPES: Final = frozenset({"TYPE_ASSET", "TYPE_EXPENSE"})
+# How long nothing is looked for before it counts as not there.
+_ABSENCE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must be so."""
+
+    claim: str
+    is_so: bool
+
+
+@dataclass(slots=True)
+class Scenario:
+    """One run of one story.
+
+    Attributes:
+        seconds: How long it took.
+        steps: What happened, with the seconds since its begin.
+        facts: What was found out.
+    """
+
+    name: str
+    title: str
+    seconds: float = 0.0
+    steps: list[tuple[float, str, str]] = field(default_factory=list)
+    facts: Json = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether everything was as it should be."""
+        return bool(self.checks) and all(check.is_so for check in self.checks)
+
+    def to_json(self) -> Json:
+        """For machines."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "ok": self.is_well,
+            "seconds": round(self.seconds, 3),
+            "steps": [{"atSeconds": round(at, 3), "where": where, "what": what} for at, where, what in self.steps],
+            "facts": self.facts,
+            "checks": [{"claim": check.claim, "ok": check.is_so} for check in self.checks],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All scenarios, and why they ended early if they did."""
+
+    scenarios: list[Scenario]
+    seconds: float
+    error: str = ""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether everything was as it should be."""
+        return not self.error and all(scenario.is_well for scenario in self.scenarios)
+
+    def to_json(self) -> Json:
+        """For machines."""
+        return {
+            "ok": self.is_well,
+            "error": self.error,
+            "seconds": round(self.seconds, 3),
+            "scenarios": [scenario.to_json() for scenario in self.scenarios],
+        }
+
+
+class View(Protocol):
+    """Who is shown what happens, as it happens."""
+
+    def begin(self, scenario: Scenario) -> None:
+        """A scenario begins."""
+
+    def step(self, at_seconds: float, where: str, what: str) -> None:
+        """Something happened."""
+
+    def waiting(self, what: str) -> None:
+        """Something is waited for."""
+
+    def end(self, scenario: Scenario) -> None:
+        """A scenario ended."""
+
+
+class Demo:
+    """The four stories, one after another."""
+
+    def __init__(self, client: DemoClient, view: View) -> None:
+        """Use the demo tenant of a running mesh."""
+        self._client = client
+        self._view = view
+        self._started = time.monotonic()
+        self._begin = self._started
+        self._scenarios: list[Scenario] = []
+
+    async def run(self) -> Report:
+        """Run all.
+
+        Raises:
+            DemoError: one could not go on; `broken_off` then reports.
+        """
+        payment_id = ""
+
+        async def approved(scenario: Scenario) -> None:
+            nonlocal payment_id
+            payment_id = await self._approved(scenario)
+
+        await self._tell("approved", "A wallet payment that the payer approves", approved)
+        await self._tell("declined", "A payment that the provider declines", self._declined)
+        await self._tell("timed_out", "A provider that charges and then does not answer", self._timed_out)
+        await self._tell("refunded", "A partial refund of the first payment", lambda s: self._refunded(s, payment_id))
+        return Report(self._scenarios, time.monotonic() - self._started)
+
+    def broken_off(self, error: str) -> Report:
+        """The report when a scenario could not go on."""
+        return Report(self._scenarios, time.monotonic() - self._started, error)
+
+    async def _tell(self, name: str, title: str, story: Callable[[Scenario], Awaitable[None]]) -> None:
+        scenario = Scenario(name, title)
+        self._scenarios.append(scenario)
+        self._begin = time.monotonic()
+        self._view.begin(scenario)
+        try:
+            await story(scenario)
+        finally:
+            scenario.seconds = time.monotonic() - self._begin
+            self._view.end(scenario)
+
+    def _step(self, scenario: Scenario, where: str, what: str) -> None:
+        at_seconds = time.monotonic() - self._begin
+        scenario.steps.append((at_seconds, where, what))
+        self._view.step(at_seconds, where, what)
+
+    async def _approved(self, scenario: Scenario) -> str:
+        before = await self._client.charges(PROVIDER)
+        answer = await self._create(scenario, PAYER_MSISDN)
+        payment = await self._follow(scenario, answer.body["payment"])
+        payment_id: str = payment["paymentId"]
+        payment = await self._wait_for_ledger(scenario, payment)
+        callbacks = await self._wait_for_callback(scenario, payment_id)
+        entries = await self._entries(scenario, payment_id)
+        receipts = await self._wait_for_receipt(scenario, payment)
+        events = await self._wait_for_events(scenario, payment_id)
+        after = await self._client.charges(PROVIDER)
+        attempts = payment["attempts"]
+        scenario.facts |= {
+            "payment": payment,
+            "route": payment["route"],
+            "providerReference": attempts[-1].get("providerReference", ""),
+            "callbacks": callbacks,
+            "ledgerEntries": entries,
+            "events": [_event_facts(event) for event in events],
+            "receipts": receipts,
+        }
+        scenario.checks += [
+            Check("the payment succeeded", payment["state"] == "STATE_SUCCEEDED"),
+            Check("the amount was captured", _minor(payment.get("capturedAmount")) == AMOUNT.amount_minor),
+            Check("one attempt was made", len(attempts) == 1),
+            Check("the provider charged once", after.get("collect", 0) - before.get("collect", 0) == 1),
+            Check("the provider called back", bool(callbacks)),
+            Check("the ledger has one posting of two entries", len(entries) == 2 and _one_transaction(entries)),  # noqa: PLR2004 - as it says
+            Check("its entries sum to zero", _sum(entries) == 0),
+            Check("the payer got one receipt", len(receipts) == 1),
+            Check("one event says that it succeeded", _count(events, "payments.payment.succeeded") == 1),
+        ]
+        await self._check_book(scenario)
+        await self._find_time(scenario, answer, events)
+        return payment_id
+
+    async def _declined(self, scenario: Scenario) -> None:
+        before = await self._client.charges(PROVIDER)
+        answer = await self._create(scenario, POOR_MSISDN)
+        payment = await self._follow(scenario, answer.body["payment"])
+        payment_id = payment["paymentId"]
+        failure = payment.get("failure", {})
+        self._step(scenario, PROVIDER, f"declined: {failure.get('code', '')}, {failure.get('message', '')}")
+        await asyncio.sleep(_ABSENCE_SECONDS)
+        entries = await self._client.pages("/v1/ledger/entries", "entries", sourceId=payment_id)
+        after = await self._client.charges(PROVIDER)
+        scenario.facts |= {"payment": payment, "failure": failure, "ledgerEntries": entries}
+        scenario.checks += [
+            Check("the payment failed", payment["state"] == "STATE_FAILED"),
+            Check("the cause is the payer's balance", failure.get("code") == "CODE_INSUFFICIENT_FUNDS"),
+            Check("the provider charged nothing", after.get("collect", 0) == before.get("collect", 0)),
+            Check("nothing is in the ledger", not entries),
+            Check("no receipt was sent", not await self._receipts(payment)),
+        ]
+        await self._check_book(scenario)
+
+    async def _timed_out(self, scenario: Scenario) -> None:
+        await self._client.arm_fault(PROVIDER, "collect", "timeout_after_commit")
+        self._step(scenario, "sandbox", f"{PROVIDER} will take the next charge and never answer")
+        try:
+            before = await self._client.charges(PROVIDER)
+            answer = await self._create(scenario, PAYER_MSISDN)
+            payment = await self._follow(scenario, answer.body["payment"])
+        finally:
+            await self._client.disarm_faults(PROVIDER)
+        payment = await self._wait_for_ledger(scenario, payment)
+        entries = await self._entries(scenario, payment["paymentId"])
+        receipts = await self._wait_for_receipt(scenario, payment)
+        after = await self._client.charges(PROVIDER)
+        charged = after.get("collect", 0) - before.get("collect", 0)
+        self._step(scenario, "sandbox", f"{PROVIDER} counts {charged} charge")
+        scenario.facts |= {
+            "payment": payment,
+            "chargesBefore": before,
+            "chargesAfter": after,
+            "ledgerEntries": entries,
+            "receipts": receipts,
+        }
+        scenario.checks += [
+            Check("the payment succeeded all the same", payment["state"] == "STATE_SUCCEEDED"),
+            Check("the provider charged exactly once", charged == 1),
+            Check("one attempt was made, none besides it", len(payment["attempts"]) == 1),
+            Check("the ledger has one posting", len(entries) == 2 and _one_transaction(entries)),  # noqa: PLR2004 - two legs
+            Check("its entries sum to zero", _sum(entries) == 0),
+            Check("the payer got one receipt", len(receipts) == 1),
+        ]
+        await self._check_book(scenario)
+
+    async def _refunded(self, scenario: Scenario, payment_id: str) -> None:
+        before = await self._client.charges(PROVIDER)
+        body = {"amount": _money(REFUND), "description": "One item came back"}
+        answer = await self._client.post(f"/v1/payments/{payment_id}/refunds", body)
+        refund = answer.body["refund"]
+        path = f"/v1/payments/{payment_id}/refunds/{refund['refundId']}"
+        self._step(scenario, "gateway", _rest(answer, "POST", f"/v1/payments/…/refunds: {refund['refundId']}"))
+        self._view.waiting("the provider gives the money back")
+
+        async def booked() -> Json | None:
+            found: Json = (await self._client.get(path))["refund"]
+            over = found["state"] == "STATE_FAILED" or found.get("ledgerState") == "LEDGER_STATE_POSTED"
+            return found if over else None
+
+        refund = await until("the refund is given back and booked", booked)
+        self._step(scenario, PROVIDER, f"{refund['state']}, reference {refund.get('providerReference', '')}")
+        self._step(scenario, "ledger", f"posted as {refund.get('ledgerTransactionId', '')}")
+        entries = await self._entries(scenario, payment_id)
+        payment: Json = (await self._client.get(f"/v1/payments/{payment_id}"))["payment"]
+        after = await self._client.charges(PROVIDER)
+        own = [entry for entry in entries if entry["transactionId"] == refund.get("ledgerTransactionId")]
+        scenario.facts |= {"refund": refund, "payment": payment, "ledgerEntries": own}
+        scenario.checks += [
+            Check("the refund succeeded", refund["state"] == "STATE_SUCCEEDED"),
+            Check("the provider gave back once", after.get("refund", 0) - before.get("refund", 0) == 1),
+            Check(
+                "the payment knows what was given back", _minor(payment.get("refundedAmount")) == REFUND.amount_minor
+            ),
+            Check("the ledger has the refund's two entries", len(own) == 2),  # noqa: PLR2004 - as it says
+            Check("they sum to zero", _sum(own) == 0),
+        ]
+        await self._check_book(scenario)
+
+    async def _create(self, scenario: Scenario, msisdn: str) -> Answer:
+        reference = f"demo-{uuid.uuid4().hex[:12]}"
+        body = {
+            "amount": _money(AMOUNT),
+            "method": {"mobileMoney": {"msisdn": msisdn}},
+            "payer": {"displayName": "Ama Mensah", "email": PAYER_EMAIL},
+            "description": f"Order {reference}",
+            "merchantReference": reference,
+        }
+        answer = await self._client.post("/v1/payments", body)
+        payment = answer.body["payment"]
+        route = payment.get("route", {})
+        self._step(scenario, "gateway", _rest(answer, "POST", f"/v1/payments: {payment['paymentId']}"))
+        self._step(scenario, "payments", f"{payment['state']} by {route.get('provider')}: {route.get('explanation')}")
+        scenario.facts["restAnswer"] = {"status": answer.status, "seconds": round(answer.seconds, 4)}
+        scenario.facts["traceId"] = answer.trace_id
+        return answer
+
+    async def _follow(self, scenario: Scenario, payment: Json) -> Json:
+        """Follow a payment by the watch until it can change no more by itself."""
+        self._view.waiting("the payer and the provider decide")
+        seen = (payment["state"], payment["attempts"][-1]["state"] if payment.get("attempts") else "")
+        async for current in self._client.watch(payment["paymentId"]):
+            payment = current
+            attempt = payment["attempts"][-1] if payment.get("attempts") else {}
+            now = (payment["state"], attempt.get("state", ""))
+            if now != seen:
+                reference = attempt.get("providerReference", "")
+                told = f"{now[0]}, attempt {now[1]}" + (f", reference {reference}" if reference else "")
+                self._step(scenario, "watch", told)
+                seen = now
+            if payment["state"] in _SETTLED:
+                return payment
+        raise DemoError(f"the watch ended while the payment was {payment['state']}")
+
+    async def _wait_for_ledger(self, scenario: Scenario, payment: Json) -> Json:
+        self._view.waiting("the ledger has it")
+        path = f"/v1/payments/{payment['paymentId']}"
+
+        async def posted() -> Json | None:
+            found: Json = (await self._client.get(path))["payment"]
+            return found if found.get("ledgerState") == "LEDGER_STATE_POSTED" else None
+
+        payment = await until("the payment is booked", posted)
+        self._step(scenario, "ledger", f"posted as {payment['ledgerTransactionId']}")
+        return payment
+
+    async def _entries(self, scenario: Scenario, source_id: str) -> list[Json]:
+        entries = await self._client.pages("/v1/ledger/entries", "entries", sourceId=source_id)
+        self._step(scenario, "ledger", f"{len(entries)} entries, sum {_sum(entries)}")
+        return entries
+
+    async def _wait_for_callback(self, scenario: Scenario, payment_id: str) -> list[Json]:
+        async def received() -> list[Json] | None:
+            return await self._client.callbacks(payment_id) or None
+
+        callbacks = await until("the provider calls back", received)
+        for callback in callbacks:
+            told = f"callback of {callback['provider']} about a {callback['operation']}: {callback['state']}"
+            self._step(scenario, "gateway", told)
+        return callbacks
+
+    async def _receipts(self, payment: Json) -> list[Json]:
+        mails = await self._client.mailbox(PAYER_EMAIL)
+        signs = {payment["paymentId"], payment["merchantReference"]}
+        return [mail for mail in mails if any(sign in str(mail) for sign in signs)]
+
+    async def _wait_for_receipt(self, scenario: Scenario, payment: Json) -> list[Json]:
+        self._view.waiting("the payer gets a receipt")
+
+        async def delivered() -> list[Json] | None:
+            return await self._receipts(payment) or None
+
+        receipts = await until("the receipt arrives", delivered)
+        self._step(scenario, "smtp", f"receipt to {PAYER_EMAIL}: {receipts[0].get('subject', '')}")
+        return receipts
+
+    async def _wait_for_events(self, scenario: Scenario, payment_id: str) -> list[Json]:
+        async def published() -> list[Json] | None:
+            events = await self._client.events(payment_id)
+            return events if _count(events, "payments.payment.succeeded") else None
+
+        events = await until("the events are published", published)
+        for event in events:
+            self._step(scenario, "nats", f"{event['type']} {event['id']}")
+        return events
+
+    async def _check_book(self, scenario: Scenario) -> None:
+        """All balances of the tenant's book together, by their sides, are nothing."""
+        accounts = await self._client.pages("/v1/ledger/accounts", "accounts")
+        balances = {account["accountName"]: account["balance"] for account in accounts}
+        total = sum(_signed(account) for account in accounts)
+        scenario.facts["balances"] = balances
+        scenario.checks.append(Check("all balances of the book sum to zero", bool(accounts) and total == 0))
+
+    async def _find_time(self, scenario: Scenario, answer: Answer, events: list[Json]) -> None:
+        """Where the time went: in the request's trace, and in those that the events belong to."""
+        carried = {event.get("traceparent", "").split("-")[1] for event in events if event.get("traceparent")}
+        trace_ids = sorted({answer.trace_id, *carried} - {""})
+        folder = self._client.plan.state.traces
+        wanted = {"gateway", "payments", "ledger", "notifications"}
+
+        async def written() -> list[Any] | None:
+            spans = read_spans(folder, trace_ids)
+            return spans if wanted <= {span.process for span in spans} else None
+
+        self._view.waiting("the processes write their spans")
+        spans = await until("the spans are written", written)
+        scenario.facts["traceIds"] = trace_ids
+        scenario.facts["hops"] = [hop.to_json() for hop in hops_of(spans)]
+        scenario.facts["ownMillisecondsByProcess"] = {
+            process: round(seconds * 1000, 2) for process, seconds in by_process(spans).items()
+        }
+        scenario.checks.append(Check("the trace reaches every service", wanted <= {span.process for span in spans}))
+
+
+def _rest(answer: Answer, verb: str, what: str) -> str:
+    return f"{answer.status} after {answer.seconds * 1000:.0f} ms to {verb} {what}"
+
+
+def _money(amount: Money) -> Json:
+    return {"amountMinor": str(amount.amount_minor), "currency": amount.currency}
+
+
+def _minor(amount: Json | None) -> int:
+    # Proto JSON writes 64-bit numbers as text, and leaves zero out.
+    return int((amount or {}).get("amountMinor", 0))
+
+
+def _signed(account: Json) -> int:
+    return _minor(account.get("balance")) * (1 if account["type"] in _DEBIT_TYPES else -1)
+
+
+def _sum(entries: list[Json]) -> int:
+    return sum(_minor(entry["amount"]) * (1 if entry["side"] == "SIDE_DEBIT" else -1) for entry in entries)
+
+
+def _one_transaction(entries: list[Json]) -> bool:
+    return len({entry["transactionId"] for entry in entries}) == 1
+
+
+def _count(events: list[Json], kind: str) -> int:
+    return sum(event["type"] == kind for event in events)
+
+
+def _event_facts(event: Json) -> Json:
+    return {"id": event["id"], "type": event["type"], "subject": event["subject"], "time": event["time"]}
