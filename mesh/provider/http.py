@@ -90,6 +90,11 @@ class ProviderResponse:
     headers: httpx.Headers
     body: bytes
 
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return httpx.codes.is_success(self.status_code)
+
     def json_object(self) -> dict[str, Any]:
         """The body as a JSON object.
 

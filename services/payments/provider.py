@@ -11,6 +11,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from mesh.money import Money
 from mesh.provider.webhook import IncomingWebhook
@@ -141,10 +142,16 @@ class PayoutOrder:
 
 @dataclass(frozen=True, slots=True)
 class OperationKey:
-    """How to find an operation again: by our key, and by the provider's reference once it is known."""
+    """How to find an operation again: by our key, and by the provider's reference once it is known.
+
+    Attributes:
+        not_before: when we saved the operation, aware; providers that can only list what they have are asked for
+            what is no older. None makes them look through everything they are willing to list.
+    """
 
     attempt_key: str
     reference: str = ""
+    not_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
