@@ -41,6 +41,36 @@ _SELECT_ENTRIES = """
                      AND transactions.first_sequence = entries.first_sequence
     JOIN accounts ON accounts.account_key = entries.account_key
 """
+# The book is locked here, after all accounts. Its row gives the entries their numbers and their time.
+_INSERT_TRANSACTION = """
+    WITH book AS (
+        UPDATE books
+        SET last_sequence = last_sequence + cardinality($6::bigint[]),
+            last_create_time = greatest(last_create_time, clock_timestamp())
+        WHERE tenant_id = $1
+        RETURNING book_key, last_sequence - cardinality($6::bigint[]) + 1 AS first_sequence, last_sequence,
+                  last_create_time AS create_time
+    ), moved AS (
+        UPDATE accounts
+        SET debits_minor = accounts.debits_minor + movement.debits_minor,
+            credits_minor = accounts.credits_minor + movement.credits_minor
+        FROM unnest($10::bigint[], $11::bigint[], $12::bigint[])
+             AS movement (account_key, debits_minor, credits_minor)
+        WHERE accounts.account_key = movement.account_key
+    ), booked AS (
+        INSERT INTO transactions (book_key, first_sequence, last_sequence, tenant_id, transaction_id, description,
+                                  source_id, effective_time, create_time)
+        SELECT book_key, first_sequence, last_sequence, $1, $2, $3, $4, $5, create_time FROM book
+    ), entered AS (
+        INSERT INTO entries (book_key, sequence, first_sequence, account_key, tenant_id, side, amount_minor,
+                             balance_after_minor, create_time)
+        SELECT book_key, first_sequence + number - 1, first_sequence, account_key, $1, side, amount_minor,
+               balance_after_minor, create_time
+        FROM book, unnest($6::bigint[], $7::text[], $8::bigint[], $9::bigint[])
+                   WITH ORDINALITY AS leg (account_key, side, amount_minor, balance_after_minor, number)
+    )
+    SELECT first_sequence, create_time FROM book
+"""
 
 
 async def insert_account(
@@ -130,35 +160,7 @@ async def insert_transaction(
         asyncpg.UniqueViolationError: the id was booked since it was looked for; see `is_contention`.
     """
     row = await connection.fetchrow(
-        """
-        WITH book AS (
-            UPDATE books
-            SET last_sequence = last_sequence + cardinality($6::bigint[]),
-                last_create_time = greatest(last_create_time, clock_timestamp())
-            WHERE tenant_id = $1
-            RETURNING book_key, last_sequence - cardinality($6::bigint[]) + 1 AS first_sequence, last_sequence,
-                      last_create_time AS create_time
-        ), moved AS (
-            UPDATE accounts
-            SET debits_minor = accounts.debits_minor + movement.debits_minor,
-                credits_minor = accounts.credits_minor + movement.credits_minor
-            FROM unnest($10::bigint[], $11::bigint[], $12::bigint[])
-                 AS movement (account_key, debits_minor, credits_minor)
-            WHERE accounts.account_key = movement.account_key
-        ), booked AS (
-            INSERT INTO transactions (book_key, first_sequence, last_sequence, tenant_id, transaction_id, description,
-                                      source_id, effective_time, create_time)
-            SELECT book_key, first_sequence, last_sequence, $1, $2, $3, $4, $5, create_time FROM book
-        ), entered AS (
-            INSERT INTO entries (book_key, sequence, first_sequence, account_key, tenant_id, side, amount_minor,
-                                 balance_after_minor, create_time)
-            SELECT book_key, first_sequence + number - 1, first_sequence, account_key, $1, side, amount_minor,
-                   balance_after_minor, create_time
-            FROM book, unnest($6::bigint[], $7::text[], $8::bigint[], $9::bigint[])
-                       WITH ORDINALITY AS leg (account_key, side, amount_minor, balance_after_minor, number)
-        )
-        SELECT first_sequence, create_time FROM book
-        """,
+        _INSERT_TRANSACTION,
         tenant_id,
         posting.transaction_id,
         posting.description,

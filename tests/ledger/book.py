@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Awaitable
 from typing import Any
 
+import asyncpg
 import grpc
 import pytest
 from kente.common.v1.money_pb2 import Money
@@ -108,3 +109,10 @@ class Book:
             page_token = answer.next_page_token
             if not page_token:
                 return found
+
+
+async def set_state(admin: asyncpg.Connection, book: Book, account_name: str, state: str) -> None:
+    """Freezes, closes or opens an account: no RPC of this version does."""
+    await admin.execute(
+        "UPDATE accounts SET state = $3 WHERE tenant_id = $1 AND account_name = $2", book.tenant_id, account_name, state
+    )

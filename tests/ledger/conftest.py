@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.harness import PASSWORD, Infrastructure, TestMesh
-from tests.ledger.book import SCOPES, Book
+from tests.ledger.book import BANK, FEES, PAYER, SCOPES, Book
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,13 @@ async def ledger(test_mesh: TestMesh) -> TestMesh:
 def book(ledger: TestMesh, tenant_id: str) -> Book:
     """The book of this test's tenant."""
     return Book(ledger.client("ledger", tenant_id, SCOPES), tenant_id)
+
+
+@pytest.fixture
+async def open_book(book: Book) -> Book:
+    """A book with three empty accounts in GHS."""
+    await book.open(BANK, PAYER, FEES)
+    return book
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from kente.ledger.v1 import ledger_pb2
 from mesh.errors import Problem
 from mesh.ids import new_id
 from tests.harness import TestMesh
-from tests.ledger.book import TYPE_OF_FIRST_WORD, Book, account_request, credit, debit, transaction_request
+from tests.ledger.book import TYPE_OF_FIRST_WORD, Book, account_request, credit, debit, set_state, transaction_request
 from tests.ledger.oracle import INT64_MAX, Oracle, OracleAccount, OracleLeg
 
 Result = TypeVar("Result")
@@ -137,16 +137,7 @@ class BookMachine(RuleBasedStateMachine):
         """An operator freezes, closes or opens an account."""
         if account_name in self.oracle.accounts:
             self.oracle.accounts[account_name].state = state
-            self.wait(self.set_state(account_name, state))
-
-    async def set_state(self, account_name: str, state: str) -> None:
-        """Sets a state: no RPC of this version does."""
-        await self.admin.execute(
-            "UPDATE accounts SET state = $3 WHERE tenant_id = $1 AND account_name = $2",
-            self.book.tenant_id,
-            account_name,
-            state,
-        )
+            self.wait(set_state(self.admin, self.book, account_name, state))
 
     def teardown(self) -> None:
         """At the end, every account shows the sums of its history, which the entries tell without a gap."""
