@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import signal
 import socket
 import sys
 from types import FrameType
@@ -24,16 +25,22 @@ _log = get_logger()
 
 
 class _Server(uvicorn.Server):
-    """Tells open streams to end when the process is asked to stop; uvicorn alone would wait for them."""
+    """A server that ends by itself when it is asked to.
+
+    uvicorn would wait for open streams, and would raise the signal again when it is done, which kills the process
+    before its last spans are written.
+    """
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
         super().__init__(config)
         self._gateway = gateway
         self._loop = asyncio.get_running_loop()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signature of uvicorn
+        """Stops accepting, and tells open streams to end. A second Ctrl-C waits for nothing."""
         self._loop.call_soon_threadsafe(self._gateway.stopping.set)
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 async def run(settings: GatewaySettings, mesh_settings: MeshSettings) -> None:

@@ -14,6 +14,10 @@ from mesh.errors import Problem, Reason, Violation
 
 TIMEOUT_HEADER = "kente-timeout-seconds"
 
+# A client that still sends when the connection closes never sees the answer, so a body that is too large is read on
+# to this many bytes, and thrown away.
+_DROPPED_MAX_BYTES = 16 * 1024 * 1024
+
 
 def headers_of(request: Request) -> dict[str, str]:
     """The headers with names in lower case; those of one name joined as RFC 9110 says."""
@@ -53,21 +57,27 @@ async def read_body(request: Request, headers: Mapping[str, str], max_bytes: int
     Raises:
         Refusal: 413 when it is too large, 408 when it does not arrive before the deadline, 400 when it is cut off.
     """
-    too_large = f"the body is larger than {max_bytes} bytes"
     # A connection whose body was not read to its end can carry no further request.
     close = {"connection": "close"}
     length = headers.get("content-length", "")
-    if length.isdecimal() and int(length) > max_bytes:
-        raise refuse(413, Reason.BODY_MALFORMED, too_large, close)
+    too_large = length.isdecimal() and int(length) > max_bytes
     body = bytearray()
+    dropped_bytes = 0
     try:
         async with asyncio.timeout(deadline.remaining_seconds()):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise refuse(413, Reason.BODY_MALFORMED, too_large, close)
+                if too_large or len(body) + len(chunk) > max_bytes:
+                    too_large = True
+                    dropped_bytes += len(chunk)
+                    if dropped_bytes > _DROPPED_MAX_BYTES:
+                        break
+                else:
+                    body += chunk
     except TimeoutError:
-        raise refuse(408, Reason.DEADLINE_PASSED, "the body did not arrive before the deadline", close) from None
+        if not too_large:
+            raise refuse(408, Reason.DEADLINE_PASSED, "the body did not arrive before the deadline", close) from None
     except ClientDisconnect:
         raise refuse(400, Reason.CALL_CANCELED, "the body was cut off", close) from None
+    if too_large:
+        raise refuse(413, Reason.BODY_MALFORMED, f"the body is larger than {max_bytes} bytes", close)
     return bytes(body)

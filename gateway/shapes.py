@@ -98,9 +98,10 @@ def is_map(field: FieldDescriptor) -> bool:
 def _check_of(field: FieldDescriptor, known: dict[str, MessageShape]) -> Check:
     entry = field.message_type
     if entry is not None and is_map(field):
-        return _map_check(
-            _scalar_check(entry.fields_by_name["key"]), _single_check(entry.fields_by_name["value"], known)
-        )
+        key = entry.fields_by_name["key"]
+        # Names in JSON are texts: an integer's check takes one, a boolean's does not.
+        check_key = _check_bool_name if key.cpp_type == FieldDescriptor.CPPTYPE_BOOL else _scalar_check(key)
+        return _map_check(check_key, _single_check(entry.fields_by_name["value"], known))
     single = _single_check(field, known)
     return _list_check(single) if field.is_repeated else single
 
@@ -183,6 +184,11 @@ def _check_bool(value: Json, path: str, found: list[Violation]) -> None:
         found.append(Violation(path, f"must be true or false, not {_kind(value)}"))
 
 
+def _check_bool_name(value: Json, path: str, found: list[Violation]) -> None:
+    if value not in ("true", "false"):
+        found.append(Violation(path, "must be true or false"))
+
+
 def _check_text(value: Json, path: str, found: list[Violation]) -> None:
     if not isinstance(value, str):
         found.append(Violation(path, f"must be a text, not {_kind(value)}"))
@@ -228,8 +234,7 @@ def _map_check(check_key: Check, check_value: Check) -> Check:
             found.append(Violation(path, f"must be an object, not {_kind(value)}"))
             return
         for key, item in value.items():
-            # Keys of a map of booleans or integers are written as texts.
-            check_key({"true": True, "false": False}.get(key, key), path, found)
+            check_key(key, path, found)
             check_value(item, f"{path}[{_shown(key)}]", found)
 
     return check

@@ -76,8 +76,10 @@ class WebhookHandler:
         answer: Any = await self._upstream.call_own(receiver, fields, deadline, tenant_id=tenant_id)
         if answer.http_status not in _STATUSES:
             raise Problem(Reason.INTERNAL)
-        media_type = answer.content_type or None
-        return Response(answer.body, answer.http_status, {"cache-control": "no-store"}, media_type)
+        answer_headers = {"cache-control": "no-store"}
+        if answer.content_type:
+            answer_headers["content-type"] = answer.content_type
+        return Response(answer.body, answer.http_status, answer_headers)
 
     async def _location(self, connection_id: str) -> tuple[str, str, str]:
         """Tenant, provider and domain of a connection."""

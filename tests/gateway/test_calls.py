@@ -1,0 +1,394 @@
+"""Requests over REST reach the right RPC with the right message, and its answer comes back as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from mesh.errors import Problem, Reason, Violation
+from tests.gateway.far_end import ACCESS_TOKEN, API_KEY, CONNECTION_ID, PAYMENT_ID, FarEnd
+from tests.gateway.running import Running, mesh_settings, own_settings, serving
+
+KEY = "5b0d7c1e-7c1e-4b0d-9c1e-5b0d7c1e5b0d"
+SIGNED = {"authorization": f"Bearer {API_KEY}"}
+WRITE = {**SIGNED, "idempotency-key": KEY}
+PAYMENT = {
+    "amount": {"amountMinor": "1050", "currency": "GHS"},
+    "method": {"mobileMoney": {"msisdn": "+233241234567"}},
+    "description": "Ördér 1",
+}
+
+
+def violations(response: httpx.Response) -> dict[str, str]:
+    """The violations of a problem by field."""
+    return {entry["field"]: entry["description"] for entry in response.json().get("field_violations", [])}
+
+
+async def test_a_post_becomes_a_call_and_its_answer_json(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+    response = await client.post("/v1/payments", headers=WRITE, json=PAYMENT)
+
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    assert response.headers["cache-control"] == "no-store"
+    payment = response.json()["payment"]
+    assert payment["paymentId"] == PAYMENT_ID
+    assert payment["state"] == "STATE_PROCESSING"
+    assert payment["amount"] == {"amountMinor": "1050", "currency": "GHS"}
+    assert payment["version"] == "9007199254740993"
+    assert payment["attempts"] == []
+    seen = far_end.last("CreatePayment")
+    assert seen.request.request_id == KEY
+    assert seen.request.description == "Ördér 1"
+    assert seen.metadata["authorization"] == f"Bearer {ACCESS_TOKEN}"
+    assert 14 < seen.seconds_left < 15.5
+
+
+async def test_fields_go_by_either_of_their_names(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+    body = {"request_id": KEY, "amount": {"amount_minor": 5, "currency": "GHS"}, "merchantReference": "o-1"}
+
+    response = await client.post("/v1/payments", headers=SIGNED, json=body)
+
+    assert response.status_code == 200
+    request = far_end.last("CreatePayment").request
+    assert (request.amount.amount_minor, request.merchant_reference) == (5, "o-1")
+
+
+async def test_the_path_fills_its_field_beside_the_body(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+    body = {"amount": {"amountMinor": "5", "currency": "GHS"}}
+
+    response = await client.post(f"/v1/payments/{PAYMENT_ID}:capture", headers=WRITE, json=body)
+
+    assert response.status_code == 200
+    request = far_end.last("CapturePayment").request
+    assert (request.payment_id, request.request_id, request.amount.amount_minor) == (PAYMENT_ID, KEY, 5)
+
+
+async def test_a_write_without_a_body_needs_only_its_key(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+    captured = await client.post(f"/v1/payments/{PAYMENT_ID}:capture", headers=WRITE)
+    deleted = await client.delete(f"/v1/connections/{CONNECTION_ID}", headers=WRITE)
+
+    assert (captured.status_code, deleted.status_code) == (200, 200)
+    assert not far_end.last("CapturePayment").request.HasField("amount")
+    assert far_end.last("DeleteConnection").request.request_id == KEY
+
+
+async def test_a_path_field_that_the_body_contradicts_is_refused(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+    body = {"payment_id": "pay_other"}
+
+    response = await client.post(f"/v1/payments/{PAYMENT_ID}:capture", headers=WRITE, json=body)
+
+    assert response.status_code == 400
+    assert violations(response) == {"payment_id": "differs from the one in the address"}
+    assert far_end.calls("CapturePayment") == []
+
+
+async def test_the_query_fills_what_the_path_leaves(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+    query = {"pageSize": "20", "state": "STATE_SUCCEEDED", "merchant_reference": "a b&c=é"}
+
+    response = await client.get("/v1/payments", headers=SIGNED, params=query)
+
+    assert response.status_code == 200
+    request = far_end.last("ListPayments").request
+    assert (request.page_size, request.state, request.merchant_reference) == (20, 5, "a b&c=é")
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "words"),
+    [
+        ("pageSize=many", "page_size", "must be a whole number"),
+        ("pageSize=1.0", "page_size", "must be a whole number"),
+        ("pageSize=1&page_size=2", "page_size", "is given twice"),
+        ("state=PAID", "state", "must be one of STATE_UNSPECIFIED"),
+        ("colour=red", "colour", "is not a field of this operation"),
+        ("state.inner=1", "state.inner", "is not a field of this operation"),
+        ("merchantReference=%00", "merchant_reference", "U+0000"),
+    ],
+)
+async def test_a_query_that_does_not_fit_is_told_by_field(
+    client: httpx.AsyncClient, query: str, field: str, words: str
+) -> None:
+    response = await client.get(f"/v1/payments?{query}", headers=SIGNED)
+
+    assert (response.status_code, response.json()["reason"]) == (400, "BODY_MALFORMED")
+    assert words in violations(response)[field]
+
+
+@pytest.mark.parametrize("query", ["merchantReference=%ff", "merchantReference=%zz", "&".join(["a=b"] * 300)])
+async def test_a_query_that_cannot_be_read_is_refused(client: httpx.AsyncClient, query: str) -> None:
+    response = await client.get(f"/v1/payments?{query}", headers=SIGNED)
+
+    assert (response.status_code, response.json()["reason"]) == (400, "BODY_MALFORMED")
+
+
+async def test_what_belongs_in_the_body_is_refused_elsewhere(client: httpx.AsyncClient) -> None:
+    in_query = await client.post("/v1/payments?description=x", headers=WRITE, json=PAYMENT)
+    on_get = await client.request("GET", "/v1/payments", headers=SIGNED, json={"pageSize": 3})
+
+    assert violations(in_query) == {"description": "belongs in the body, not in the query"}
+    assert (on_get.status_code, on_get.json()["reason"]) == (400, "BODY_MALFORMED")
+    assert "takes no body" in on_get.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        (b'{"amount": {"amountMinor": 10.5, "currency": "GHS"}}', 400, "amount.amount_minor"),
+        (b'{"amount": {"amountMinor": 99999999999999999999, "currency": "GHS"}}', 400, "amount.amount_minor"),
+        (b'{"amnt": {}}', 400, "amnt"),
+        (b'{"amount": 1, "amount": 2}', 400, "amount"),
+        (b"[1]", 400, "body"),
+        (b"null", 400, "body"),
+        (b"{", 400, None),
+        (b"\xff", 400, None),
+    ],
+)
+async def test_a_malformed_body_is_told_and_reaches_no_service(
+    client: httpx.AsyncClient, far_end: FarEnd, body: bytes, status: int, field: str | None
+) -> None:
+    response = await client.post("/v1/payments", headers={**WRITE, "content-type": "application/json"}, content=body)
+
+    assert (response.status_code, response.json()["reason"]) == (status, "BODY_MALFORMED")
+    assert list(violations(response)) == ([field] if field else [])
+    assert far_end.calls("CreatePayment") == []
+
+
+async def test_a_write_without_a_key_is_told_to_send_one(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+    response = await client.post("/v1/payments", headers=SIGNED, json=PAYMENT)
+
+    assert (response.status_code, response.json()["reason"]) == (400, "FIELD_INVALID")
+    assert "send an Idempotency-Key header" in violations(response)["request_id"]
+    assert far_end.calls("CreatePayment") == []
+
+
+@pytest.mark.parametrize("sent", [KEY, f'"{KEY}"', KEY.upper()])
+async def test_the_key_header_becomes_the_request_id(client: httpx.AsyncClient, far_end: FarEnd, sent: str) -> None:
+    response = await client.post("/v1/payments", headers={**SIGNED, "Idempotency-Key": sent}, json=PAYMENT)
+
+    assert response.status_code == 200
+    assert far_end.last("CreatePayment").request.request_id == sent.strip('"')
+
+
+async def test_a_key_that_is_no_uuid_is_refused(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v1/payments", headers={**SIGNED, "Idempotency-Key": "order-1"}, json=PAYMENT)
+
+    assert (response.status_code, response.json()["reason"]) == (400, "FIELD_INVALID")
+    assert violations(response) == {"Idempotency-Key": "must be a UUID, such as one that uuidgen prints"}
+
+
+async def test_a_key_and_a_request_id_must_agree(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+    same = await client.post("/v1/payments", headers=WRITE, json={**PAYMENT, "requestId": KEY})
+    other = await client.post("/v1/payments", headers=WRITE, json={**PAYMENT, "requestId": str(uuid.uuid4())})
+
+    assert (same.status_code, other.status_code) == (200, 400)
+    assert "differs from the Idempotency-Key header" in violations(other)["request_id"]
+    assert len(far_end.calls("CreatePayment")) == 1
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/xml", "", "application/json; charset=latin-1", "multipart/form-data"]
+)
+async def test_another_content_type_is_refused(client: httpx.AsyncClient, content_type: str) -> None:
+    response = await client.post("/v1/payments", headers={**WRITE, "content-type": content_type}, content=b"{}")
+
+    assert (response.status_code, response.json()["reason"]) == (415, "BODY_MALFORMED")
+    assert "application/json" in response.headers["accept"]
+
+
+async def test_a_body_beyond_the_limit_is_refused(client: httpx.AsyncClient) -> None:
+    async def chunks() -> Any:
+        for _ in range(20):
+            yield b" " * 65536
+
+    headers = {**WRITE, "content-type": "application/json"}
+    told = await client.post("/v1/payments", headers=headers, content=b" " * (1024 * 1024 + 1))
+    untold = await client.post("/v1/payments", headers=headers, content=chunks())
+
+    assert (told.status_code, untold.status_code) == (413, 413)
+    assert told.json()["detail"] == "the body is larger than 1048576 bytes"
+
+
+async def test_the_caller_sets_the_deadline(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+    far_end.gates["GetPayment"] = asyncio.Event()
+
+    response = await client.get(f"/v1/payments/{PAYMENT_ID}", headers={**SIGNED, "Kente-Timeout-Seconds": "0.3"})
+
+    assert (response.status_code, response.json()["reason"]) == (504, "DEADLINE_PASSED")
+    assert far_end.last("GetPayment").seconds_left < 0.35
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason"),
+    [
+        ("0", 504, "DEADLINE_PASSED"),
+        ("-1", 504, "DEADLINE_PASSED"),
+        ("soon", 400, "FIELD_INVALID"),
+        ("nan", 400, "FIELD_INVALID"),
+        ("inf", 400, "FIELD_INVALID"),
+    ],
+)
+async def test_a_deadline_that_is_over_or_no_number_reaches_no_service(
+    client: httpx.AsyncClient, far_end: FarEnd, text: str, status: int, reason: str
+) -> None:
+    response = await client.post("/v1/payments", headers={**WRITE, "Kente-Timeout-Seconds": text}, json=PAYMENT)
+
+    assert (response.status_code, response.json()["reason"]) == (status, reason)
+    assert far_end.seen == []
+
+
+async def test_a_deadline_too_far_away_is_shortened(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+    await client.get(f"/v1/payments/{PAYMENT_ID}", headers={**SIGNED, "Kente-Timeout-Seconds": "99999"})
+
+    # gRPC rounds a deadline this far away up by a second or so.
+    assert 119 < far_end.last("GetPayment").seconds_left < 125
+
+
+async def test_a_body_that_never_ends_does_not_hold_the_gateway(running: Running) -> None:
+    async def chunks() -> Any:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    headers = {**WRITE, "content-type": "application/json", "Kente-Timeout-Seconds": "0.3"}
+    host, port = running.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    lines = [f"{name}: {value}" for name, value in {**headers, "host": host, "content-length": "100"}.items()]
+    writer.write(("POST /v1/payments HTTP/1.1\r\n" + "\r\n".join(lines) + "\r\n\r\n{").encode())
+
+    status = await asyncio.wait_for(reader.readline(), 5)
+
+    assert status.startswith(b"HTTP/1.1 408")
+    writer.close()
+
+
+async def test_a_problem_of_a_service_keeps_its_reason_and_details(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+    far_end.problems["CreatePayment"] = Problem(
+        Reason.FIELD_INVALID, violations=[Violation("amount.currency", "is not an ISO 4217 code")], currency="XXX"
+    )
+
+    response = await client.post("/v1/payments", headers=WRITE, json=PAYMENT)
+
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["trace_id"] == response.headers["trace-id"]
+    del problem["trace_id"]
+    assert problem == {
+        "type": "urn:kente:problem:field-invalid",
+        "title": "Field invalid",
+        "status": 400,
+        "detail": "amount.currency is not an ISO 4217 code",
+        "reason": "FIELD_INVALID",
+        "domain": "kente",
+        "remedy": "Correct the fields named in field_violations and send the request again.",
+        "metadata": {"currency": "XXX"},
+        "field_violations": [{"field": "amount.currency", "description": "is not an ISO 4217 code"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        (Reason.FIELD_INVALID, 400),
+        (Reason.CREDENTIALS_INVALID, 401),
+        (Reason.SCOPE_MISSING, 403),
+        (Reason.RATE_LIMITED, 429),
+        (Reason.RESOURCE_NOT_FOUND, 404),
+        (Reason.RESOURCE_ALREADY_EXISTS, 409),
+        (Reason.STATE_CONFLICT, 400),
+        (Reason.REQUEST_ID_REUSED, 409),
+        (Reason.REQUEST_IN_FLIGHT, 409),
+        (Reason.DEADLINE_PASSED, 504),
+        (Reason.SERVICE_UNAVAILABLE, 503),
+        (Reason.INTERNAL, 500),
+        (Reason.METHOD_UNKNOWN, 501),
+        (Reason.BALANCE_OVERFLOW, 400),
+        (Reason.CALL_CANCELED, 499),
+    ],
+)
+async def test_each_reason_has_its_http_status(
+    client: httpx.AsyncClient, far_end: FarEnd, reason: Reason, status: int
+) -> None:
+    far_end.problems["CreatePayment"] = Problem(reason, "told", retry_after_seconds=1.5)
+
+    response = await client.post("/v1/payments", headers=WRITE, json=PAYMENT)
+
+    assert (response.status_code, response.json()["reason"]) == (status, reason.name)
+    assert (response.json()["retry_after_seconds"], response.headers["retry-after"]) == (1.5, "2")
+    assert ("www-authenticate" in response.headers) == (status == 401)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, 503, "SERVICE_UNAVAILABLE"),
+        (grpc.StatusCode.UNKNOWN, 500, "INTERNAL"),
+        (grpc.StatusCode.DATA_LOSS, 500, "INTERNAL"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, 504, "DEADLINE_PASSED"),
+    ],
+)
+async def test_what_the_library_says_of_addresses_is_not_passed_on(
+    client: httpx.AsyncClient, far_end: FarEnd, code: grpc.StatusCode, status: int, reason: str
+) -> None:
+    far_end.codes["CreatePayment"] = code
+
+    response = await client.post("/v1/payments", headers=WRITE, json=PAYMENT)
+
+    assert (response.status_code, response.json()["reason"]) == (status, reason)
+    assert "10.1.2.3" not in response.text
+
+
+async def test_a_service_that_is_away_is_503_with_advice() -> None:
+    async with serving(own_settings(), mesh_settings(1), None) as running:
+        headers = {**WRITE, "authorization": "Bearer a.b.c"}
+        response = await running.client.post("/v1/payments", headers=headers, json=PAYMENT)
+
+    assert (response.status_code, response.json()["reason"]) == (503, "SERVICE_UNAVAILABLE")
+    assert response.json()["detail"] == "the payments service is away"
+    assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1", 404),
+        ("GET", "/v1/payments//", 404),
+        ("POST", "/v1/payments/x:fly", 405),
+        ("OPTIONS", "/v1/payments", 405),
+        ("GET", "/v1/payments/%c3%28", 400),
+        ("GET", "/v1/payments/%", 400),
+        ("TRACE", "/healthz", 405),
+        ("GET", "/webhooks/mtn_momo/x", 405),
+    ],
+)
+async def test_every_other_address_has_a_problem(client: httpx.AsyncClient, verb: str, path: str, status: int) -> None:
+    response = await client.request(verb, path, headers=SIGNED)
+
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["reason"] == ("BODY_MALFORMED" if status == 400 else "METHOD_UNKNOWN")
+    assert ("allow" in response.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET /v1/payments/\xff\xfe HTTP/1.1",
+        b"GET /v1/payments?\xff HTTP/1.1",
+        b"GET /v1/payments/a?page_size=\x01 HTTP/1.1",
+        b"GET http://elsewhere/v1/payments HTTP/1.1",
+        b"GET * HTTP/1.1",
+    ],
+)
+async def test_a_garbled_request_line_is_never_a_500(running: Running, request_line: bytes) -> None:
+    host, port = running.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request_line + b"\r\nhost: x\r\nauthorization: Bearer a.b.c\r\nconnection: close\r\n\r\n")
+
+    status = await asyncio.wait_for(reader.readline(), 5)
+
+    assert status.split()[1][:1] in (b"2", b"4")
+    writer.close()
