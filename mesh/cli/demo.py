@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 
 from mesh.cli.demo_client import DemoClient, DemoError
-from mesh.cli.demo_scenarios import Demo, Report
+from mesh.cli.demo_report import Report
+from mesh.cli.demo_scenarios import Demo
 from mesh.cli.demo_view import DemoView, show_report
 from mesh.cli.down import stop_mesh
 from mesh.cli.options import plan_of, state_at

@@ -12,13 +12,13 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from mesh.cli.database import admin_connection
+from mesh.cli.demo_report import Json
 from mesh.cli.events import read_events
 from mesh.cli.output import CommandError
 from mesh.embedded import demo_env
 from mesh.embedded.layout import SANDBOX
 from mesh.embedded.plan import MeshPlan
 
-Json = dict[str, Any]
 Found = TypeVar("Found")
 
 LIMIT_SECONDS = 30.0

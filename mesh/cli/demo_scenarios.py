@@ -4,11 +4,11 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final
 
-from mesh.cli.demo_client import Answer, DemoClient, DemoError, Json, until
-from mesh.cli.demo_traces import by_process, hops_of, read_spans
+from mesh.cli.demo_client import Answer, DemoClient, DemoError, until
+from mesh.cli.demo_report import Check, Json, Report, Scenario, View
+from mesh.cli.demo_traces import Span, by_process, hops_of, is_complete, read_spans
 from mesh.money import Money
 
 PROVIDER: Final = "mtn_momo"
@@ -16,94 +16,14 @@ PAYER_MSISDN: Final = "+233241234567"
 PAYER_EMAIL: Final = "ama@example.com"
 # A number for which the simulated provider finds too little money.
 POOR_MSISDN: Final = "+233241234470"
+# A number whose payer takes longer to approve than the connection waits for an answer.
+SLOW_MSISDN: Final = "+233241234454"
 AMOUNT: Final = Money(1050, "GHS")
 REFUND: Final = Money(350, "GHS")
 _SETTLED: Final = frozenset({"STATE_SUCCEEDED", "STATE_FAILED", "STATE_CANCELED", "STATE_EXPIRED"})
 _DEBIT_TYPES: Final = frozenset({"TYPE_ASSET", "TYPE_EXPENSE"})
 # How long nothing is looked for before it counts as not there.
 _ABSENCE_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that must be so."""
-
-    claim: str
-    is_so: bool
-
-
-@dataclass(slots=True)
-class Scenario:
-    """One run of one story.
-
-    Attributes:
-        seconds: How long it took.
-        steps: What happened, with the seconds since its begin.
-        facts: What was found out.
-    """
-
-    name: str
-    title: str
-    seconds: float = 0.0
-    steps: list[tuple[float, str, str]] = field(default_factory=list)
-    facts: Json = field(default_factory=dict)
-    checks: list[Check] = field(default_factory=list)
-
-    @property
-    def is_well(self) -> bool:
-        """Whether everything was as it should be."""
-        return bool(self.checks) and all(check.is_so for check in self.checks)
-
-    def to_json(self) -> Json:
-        """For machines."""
-        return {
-            "name": self.name,
-            "title": self.title,
-            "ok": self.is_well,
-            "seconds": round(self.seconds, 3),
-            "steps": [{"atSeconds": round(at, 3), "where": where, "what": what} for at, where, what in self.steps],
-            "facts": self.facts,
-            "checks": [{"claim": check.claim, "ok": check.is_so} for check in self.checks],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All scenarios, and why they ended early if they did."""
-
-    scenarios: list[Scenario]
-    seconds: float
-    error: str = ""
-
-    @property
-    def is_well(self) -> bool:
-        """Whether everything was as it should be."""
-        return not self.error and all(scenario.is_well for scenario in self.scenarios)
-
-    def to_json(self) -> Json:
-        """For machines."""
-        return {
-            "ok": self.is_well,
-            "error": self.error,
-            "seconds": round(self.seconds, 3),
-            "scenarios": [scenario.to_json() for scenario in self.scenarios],
-        }
-
-
-class View(Protocol):
-    """Who is shown what happens, as it happens."""
-
-    def begin(self, scenario: Scenario) -> None:
-        """A scenario begins."""
-
-    def step(self, at_seconds: float, where: str, what: str) -> None:
-        """Something happened."""
-
-    def waiting(self, what: str) -> None:
-        """Something is waited for."""
-
-    def end(self, scenario: Scenario) -> None:
-        """A scenario ended."""
 
 
 class Demo:
@@ -157,7 +77,7 @@ class Demo:
 
     async def _approved(self, scenario: Scenario) -> str:
         before = await self._client.charges(PROVIDER)
-        answer = await self._create(scenario, PAYER_MSISDN)
+        answer = await self._create(scenario, PAYER_MSISDN, _new_reference())
         payment = await self._follow(scenario, answer.body["payment"])
         payment_id: str = payment["paymentId"]
         payment = await self._wait_for_ledger(scenario, payment)
@@ -193,11 +113,11 @@ class Demo:
 
     async def _declined(self, scenario: Scenario) -> None:
         before = await self._client.charges(PROVIDER)
-        answer = await self._create(scenario, POOR_MSISDN)
+        answer = await self._create(scenario, POOR_MSISDN, _new_reference())
         payment = await self._follow(scenario, answer.body["payment"])
         payment_id = payment["paymentId"]
         failure = payment.get("failure", {})
-        self._step(scenario, PROVIDER, f"declined: {failure.get('code', '')}, {failure.get('message', '')}")
+        self._step(scenario, PROVIDER, f"declined: {_word(failure.get('code', ''))}, {failure.get('message', '')}")
         await asyncio.sleep(_ABSENCE_SECONDS)
         entries = await self._client.pages("/v1/ledger/entries", "entries", sourceId=payment_id)
         after = await self._client.charges(PROVIDER)
@@ -216,10 +136,10 @@ class Demo:
         self._step(scenario, "sandbox", f"{PROVIDER} will take the next charge and never answer")
         try:
             before = await self._client.charges(PROVIDER)
-            answer = await self._create(scenario, PAYER_MSISDN)
-            payment = await self._follow(scenario, answer.body["payment"])
+            payment = await self._follow_while_created(scenario)
         finally:
             await self._client.disarm_faults(PROVIDER)
+        callbacks = await self._client.callbacks(payment["paymentId"])
         payment = await self._wait_for_ledger(scenario, payment)
         entries = await self._entries(scenario, payment["paymentId"])
         receipts = await self._wait_for_receipt(scenario, payment)
@@ -228,6 +148,7 @@ class Demo:
         self._step(scenario, "sandbox", f"{PROVIDER} counts {charged} charge")
         scenario.facts |= {
             "payment": payment,
+            "callbacks": callbacks,
             "chargesBefore": before,
             "chargesAfter": after,
             "ledgerEntries": entries,
@@ -258,7 +179,7 @@ class Demo:
             return found if over else None
 
         refund = await until("the refund is given back and booked", booked)
-        self._step(scenario, PROVIDER, f"{refund['state']}, reference {refund.get('providerReference', '')}")
+        self._step(scenario, PROVIDER, f"{_word(refund['state'])}, reference {refund.get('providerReference', '')}")
         self._step(scenario, "ledger", f"posted as {refund.get('ledgerTransactionId', '')}")
         entries = await self._entries(scenario, payment_id)
         payment: Json = (await self._client.get(f"/v1/payments/{payment_id}"))["payment"]
@@ -276,8 +197,26 @@ class Demo:
         ]
         await self._check_book(scenario)
 
-    async def _create(self, scenario: Scenario, msisdn: str) -> Answer:
-        reference = f"demo-{uuid.uuid4().hex[:12]}"
+    async def _follow_while_created(self, scenario: Scenario) -> Json:
+        """Create a payment whose answer takes long, and follow it meanwhile. Returns it as it ended."""
+        reference = _new_reference()
+        creating = asyncio.create_task(self._create(scenario, SLOW_MSISDN, reference))
+        try:
+
+            async def saved() -> Json | None:
+                page = await self._client.get("/v1/payments", merchantReference=reference)
+                found: list[Json] = page.get("payments", [])
+                return found[0] if found and found[0].get("attempts") else None
+
+            payment = await until("the payment is saved before the provider is called", saved)
+            self._step(scenario, "payments", f"{payment['paymentId']} is saved, its attempt {_states(payment)[1]}")
+            followed = await self._follow(scenario, payment)
+            await creating
+        finally:
+            creating.cancel()
+        return followed
+
+    async def _create(self, scenario: Scenario, msisdn: str, reference: str) -> Answer:
         body = {
             "amount": _money(AMOUNT),
             "method": {"mobileMoney": {"msisdn": msisdn}},
@@ -289,7 +228,8 @@ class Demo:
         payment = answer.body["payment"]
         route = payment.get("route", {})
         self._step(scenario, "gateway", _rest(answer, "POST", f"/v1/payments: {payment['paymentId']}"))
-        self._step(scenario, "payments", f"{payment['state']} by {route.get('provider')}: {route.get('explanation')}")
+        told = f"{_states(payment)[0]} by {route.get('provider')}: {route.get('explanation')}"
+        self._step(scenario, "payments", told)
         scenario.facts["restAnswer"] = {"status": answer.status, "seconds": round(answer.seconds, 4)}
         scenario.facts["traceId"] = answer.trace_id
         return answer
@@ -297,16 +237,14 @@ class Demo:
     async def _follow(self, scenario: Scenario, payment: Json) -> Json:
         """Follow a payment by the watch until it can change no more by itself."""
         self._view.waiting("the payer and the provider decide")
-        seen = (payment["state"], payment["attempts"][-1]["state"] if payment.get("attempts") else "")
+        seen = _states(payment)
         async for current in self._client.watch(payment["paymentId"]):
             payment = current
-            attempt = payment["attempts"][-1] if payment.get("attempts") else {}
-            now = (payment["state"], attempt.get("state", ""))
-            if now != seen:
-                reference = attempt.get("providerReference", "")
-                told = f"{now[0]}, attempt {now[1]}" + (f", reference {reference}" if reference else "")
+            if _states(payment) != seen:
+                seen = _states(payment)
+                reference = payment["attempts"][-1].get("providerReference", "") if payment.get("attempts") else ""
+                told = f"{seen[0]}, attempt {seen[1]}" + (f", reference {reference}" if reference else "")
                 self._step(scenario, "watch", told)
-                seen = now
             if payment["state"] in _SETTLED:
                 return payment
         raise DemoError(f"the watch ended while the payment was {payment['state']}")
@@ -378,9 +316,9 @@ class Demo:
         folder = self._client.plan.state.traces
         wanted = {"gateway", "payments", "ledger", "notifications"}
 
-        async def written() -> list[Any] | None:
+        async def written() -> list[Span] | None:
             spans = read_spans(folder, trace_ids)
-            return spans if wanted <= {span.process for span in spans} else None
+            return spans if wanted <= {span.process for span in spans} and is_complete(spans) else None
 
         self._view.waiting("the processes write their spans")
         spans = await until("the spans are written", written)
@@ -390,6 +328,21 @@ class Demo:
             process: round(seconds * 1000, 2) for process, seconds in by_process(spans).items()
         }
         scenario.checks.append(Check("the trace reaches every service", wanted <= {span.process for span in spans}))
+
+
+def _new_reference() -> str:
+    return f"demo-{uuid.uuid4().hex[:12]}"
+
+
+def _word(name: str) -> str:
+    """A value of an enum as people say it."""
+    return name.removeprefix("STATE_").removeprefix("CODE_")
+
+
+def _states(payment: Json) -> tuple[str, str]:
+    """Of the payment and of its newest attempt."""
+    attempts = payment.get("attempts", [])
+    return _word(payment["state"]), _word(attempts[-1]["state"]) if attempts else ""
 
 
 def _rest(answer: Answer, verb: str, what: str) -> str:

@@ -77,6 +77,12 @@ def read_spans(folder: Path, trace_ids: Iterable[str]) -> list[Span]:
     return sorted((span for span in found if span.trace_id in wanted), key=lambda span: span.start)
 
 
+def is_complete(spans: list[Span]) -> bool:
+    """Whether no span is missing above another: processes write theirs at different times."""
+    known = {span.span_id for span in spans}
+    return all(not span.parent_id or span.parent_id in known for span in spans)
+
+
 def hops_of(spans: list[Span]) -> list[Hop]:
     """The spans without SQL, each trace from its top down, with the time that was their own."""
     known = {span.span_id for span in spans}

@@ -6,8 +6,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from mesh.cli.demo_client import Json
-from mesh.cli.demo_scenarios import Report, Scenario
+from mesh.cli.demo_report import Json, Report, Scenario
 from mesh.money import Money
 
 _STYLES = {
@@ -136,14 +135,17 @@ def _balances(balances: dict[str, Json]) -> Table:
 
 
 def _receipt(mail: Json) -> Panel:
-    head = [Text(f"{name}: {mail[name]}", style="bold") for name in ("from", "to", "subject") if name in mail]
+    fields = {name: mail[name] for name in ("from", "to", "subject") if name in mail}
+    lines = {name: ", ".join(value) if isinstance(value, list) else value for name, value in fields.items()}
+    head = [Text(f"{name}: {value}", style="bold") for name, value in lines.items()]
     body = Text(str(mail.get("text") or mail.get("body") or "").strip())
     return Panel(Group(*head, Text(), body), title="receipt, as the mailbox got it", title_align="left", expand=False)
 
 
 def _hops(facts: Json) -> Table:
     title = f"where the time went (trace {facts['traceId']})"
-    table = Table("process", "hop", title=title, title_justify="left")
+    spent = (f"{process} {took:.0f} ms" for process, took in facts["ownMillisecondsByProcess"].items())
+    table = Table("process", "hop", title=title, title_justify="left", caption=", ".join(spent), caption_justify="left")
     for name in ("at", "total", "own", "SQL"):
         table.add_column(name, justify="right")
     for hop in facts["hops"]:

@@ -1,6 +1,7 @@
 """Whether a server serves, asked in its own protocol."""
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -12,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from mesh.embedded.ports import LOOPBACK
 
 _TIMEOUT_SECONDS = 2.0
+_STATEMENT_PAUSE_SECONDS = 30.0
 # A check must not wait out the library's usual second between attempts to connect.
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -76,31 +78,39 @@ class HttpHealth(HealthCheck):
 
 
 class PostgresHealth(HealthCheck):
-    """One statement on a connection that is kept."""
+    """A statement that is answered, now and then; in between what the server says of itself.
 
-    def __init__(self, url: Callable[[], str]) -> None:
-        """Describe the server; connected at the first check, with the address that `url` gives then."""
+    No connection is kept: each one is a process of the server.
+    """
+
+    def __init__(self, url: Callable[[], str], says_ready: Callable[[], bool]) -> None:
+        """Describe the server.
+
+        Args:
+            url: Gives the address, which may not exist before the first start.
+            says_ready: Whether the server says that it takes connections.
+        """
         self._url = url
-        self._connection: asyncpg.Connection | None = None
+        self._says_ready = says_ready
+        self._good_until = 0.0
 
     async def serves(self) -> bool:
         """Whether it answers."""
-        try:
-            if self._connection is None:
-                settings = {"application_name": "kente-supervisor"}
-                self._connection = await asyncpg.connect(
-                    self._url(), timeout=_TIMEOUT_SECONDS, server_settings=settings
-                )
-            return bool(await self._connection.fetchval("SELECT 1", timeout=_TIMEOUT_SECONDS) == 1)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            await self.close()
+        if not self._says_ready():
+            self._good_until = 0.0
             return False
-
-    async def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        if time.monotonic() < self._good_until:
+            return True
+        try:
+            connection = await asyncpg.connect(self._url(), timeout=_TIMEOUT_SECONDS)
+            try:
+                answered = bool(await connection.fetchval("SELECT true", timeout=_TIMEOUT_SECONDS))
+            finally:
+                connection.terminate()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            return False
+        self._good_until = time.monotonic() + _STATEMENT_PAUSE_SECONDS
+        return answered
 
 
 async def http_status(port: int, path: str, headers: Mapping[str, str] | None = None) -> int:

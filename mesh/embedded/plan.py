@@ -118,7 +118,8 @@ class MeshPlan:
     def health_check(self, name: str) -> HealthCheck:
         """How to ask one process whether it serves."""
         if name == POSTGRES:
-            return PostgresHealth(lambda: self.postgres.admin_url)
+            server = self.postgres
+            return PostgresHealth(lambda: server.admin_url, server.says_ready)
         if name == NATS:
             return HttpHealth(self.ports.of(NATS, "monitor"), "/healthz")
         if name in SERVICES:

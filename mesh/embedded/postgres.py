@@ -226,8 +226,12 @@ class EmbeddedPostgres:
 
     def is_ready(self) -> bool:
         """Whether the server says that it takes connections, and does."""
+        return self.says_ready() and accepts(self.port)
+
+    def says_ready(self) -> bool:
+        """Whether the server says that it takes connections. Also when it was killed meanwhile."""
         lines = self._pid_file_lines()
-        return len(lines) >= 8 and lines[7].strip() == "ready" and accepts(self.port)  # noqa: PLR2004 - its last line
+        return len(lines) >= 8 and lines[7].strip() == "ready"  # noqa: PLR2004 - its last line
 
     def _pid_file_lines(self) -> list[str]:
         """Lines of postmaster.pid: pid, data folder, start time, port, socket folder, address, memory key, status."""
