@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -15,22 +16,33 @@ if TYPE_CHECKING:
 else:
     Connection = PoolConnectionProxy
 
-# What connecting or a statement raises when the server is away, restarting, or out of connections.
+
+class DatabaseAwayError(ConnectionError):
+    """The database can't be reached, or went away in the middle of a transaction."""
+
+
+# What a transaction raises when the server is away, restarting, or out of connections or space, and when it asks for
+# the transaction to be tried again (deadlock, serialization). asyncpg.InterfaceError is not among them: it also
+# stands for mistakes, such as a wrong number of arguments, which no retry heals. Database.transaction sorts those.
 UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
     ConnectionError,
     TimeoutError,
 )
-# The same, and every error of a statement.
-DATABASE_ERRORS: tuple[type[Exception], ...] = (asyncpg.PostgresError, *UNAVAILABLE_ERRORS)
+# The same, and every other error of a connection or a statement: for loops that must outlive them all.
+DATABASE_ERRORS: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 # The setting that row-level security reads. Its value "*" stands for the mesh itself.
 TENANT_SETTING = "kente.tenant"
 EVERY_TENANT = "*"
+_CONNECT_SECONDS = 5.0
+_HEALTH_SECONDS = 5.0
+_CLOSE_SECONDS = 5.0
+
+# How asyncpg words that a connection is gone, in an error whose class says nothing.
+_CONNECTION_LOST = ("is closed", "is closing", "released back to the pool")
 
 _after_commit: ContextVar[list[Callable[[], None]] | None] = ContextVar("kente_after_commit", default=None)
 
@@ -56,7 +68,9 @@ class Database:
                 url,
                 min_size=1,
                 max_size=pool_size,
+                timeout=_CONNECT_SECONDS,
                 command_timeout=30,
+                reset=_keep,
                 server_settings={"application_name": application_name, "timezone": "UTC"},
             )
         except (OSError, asyncpg.PostgresError, ValueError) as error:
@@ -66,21 +80,45 @@ class Database:
 
     async def close(self) -> None:
         """Closes the pool; statements under way are given a moment."""
-        await self.pool.close()
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.pool.close()
+        except TimeoutError:
+            self.pool.terminate()
 
     @asynccontextmanager
     async def transaction(self, tenant_id: str) -> AsyncIterator[Connection]:
-        """One transaction that sees and writes only the tenant's rows."""
+        """One transaction that sees and writes only the tenant's rows.
+
+        Raises:
+            DatabaseAwayError: and the other UNAVAILABLE_ERRORS, when the database is away or goes away.
+        """
         callbacks: list[Callable[[], None]] = []
         token = _after_commit.set(callbacks)
         try:
-            async with self.pool.acquire() as connection, connection.transaction():
+            async with self._acquired() as connection, connection.transaction():
                 await connection.execute("SELECT set_config($1, $2, true)", TENANT_SETTING, tenant_id)
                 yield connection
+        except asyncpg.InterfaceError as error:
+            if any(words in str(error) for words in _CONNECTION_LOST):
+                raise DatabaseAwayError(str(error)) from error
+            raise
         finally:
             _after_commit.reset(token)
         for callback in callbacks:
             callback()
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[Connection]:
+        try:
+            connection = await self.pool.acquire()
+        except OSError as error:
+            # Connecting raises a plain OSError when a name has several addresses, or none.
+            raise DatabaseAwayError(type(error).__name__) from error
+        try:
+            yield connection
+        finally:
+            await self.pool.release(connection)
 
     @asynccontextmanager
     async def system_transaction(self) -> AsyncIterator[Connection]:
@@ -91,10 +129,19 @@ class Database:
     async def is_reachable(self) -> bool:
         """Whether a statement gets an answer."""
         try:
-            await self.pool.fetchval("SELECT 1", timeout=2)
+            async with asyncio.timeout(_HEALTH_SECONDS):
+                await self.pool.fetchval("SELECT 1", timeout=2)
         except DATABASE_ERRORS:
             return False
         return True
+
+
+async def _keep(_connection: asyncpg.Connection) -> None:
+    """Leaves a connection that goes back to the pool as it is.
+
+    Nothing here sets anything that outlives its transaction, so the round trip that resets a session would be in vain;
+    and should it fail, a committed transaction would look like a failed one.
+    """
 
 
 def after_commit(callback: Callable[[], None]) -> None:

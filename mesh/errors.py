@@ -102,8 +102,12 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457, and an answer ra
 
     @classmethod
     def from_status(cls, status: status_pb2.Status) -> Problem:
-        """Reads a problem from a status; one that is not ours becomes INTERNAL or SERVICE_UNAVAILABLE."""
-        reason = _reason_of_foreign_code(status.code)
+        """Reads a problem from a status.
+
+        One that is not ours, such as the gRPC library's own, keeps its reason only: its text names addresses and
+        libraries, which are not for callers.
+        """
+        reason, is_ours = _reason_of_foreign_code(status.code), False
         metadata: dict[str, str] = {}
         violations: list[Violation] = []
         retry_after_seconds: float | None = None
@@ -113,15 +117,17 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457, and an answer ra
             error_details_pb2.RetryInfo(),
         )
         for detail in status.details:
-            if detail.Unpack(info) and info.domain == DOMAIN and info.reason in Reason.__members__:
-                reason = Reason[info.reason]
+            if detail.Unpack(info) and info.domain == DOMAIN and Reason.__members__.get(info.reason):
+                reason, is_ours = Reason[info.reason], True
                 metadata = dict(info.metadata)
             elif detail.Unpack(request):
                 violations = [Violation(v.field, v.description) for v in request.field_violations]
             elif detail.Unpack(retry):
                 retry_after_seconds = retry.retry_delay.ToMilliseconds() / 1000
-        metadata = {key: value for key, value in metadata.items() if key.isidentifier()}
-        return cls(reason, status.message, violations=violations, retry_after_seconds=retry_after_seconds, **metadata)
+        detail = status.message if is_ours else ""
+        problem = cls(reason, detail, violations=violations, retry_after_seconds=retry_after_seconds)
+        problem.metadata = metadata
+        return problem
 
     @classmethod
     def from_rpc_error(cls, error: grpc.aio.AioRpcError) -> Problem:

@@ -6,9 +6,9 @@ import grpc
 import structlog
 from grpc_status import rpc_status
 
-from mesh.database import UNAVAILABLE_ERRORS
 from mesh.errors import Problem, Reason
 from mesh.interceptors.chain import Answer, Exchange, Proceed
+from mesh.outages import is_outage
 from mesh.telemetry import current_trace_id
 
 log = structlog.get_logger()
@@ -38,14 +38,14 @@ async def errors(exchange: Exchange, proceed: Proceed) -> Answer:
         raise _problem_of_peer(error) from error
     except grpc.aio.AbortError:
         raise
-    except UNAVAILABLE_ERRORS as error:
-        log.warning("dependency_away", error=type(error).__name__)
-        raise Problem(
-            Reason.SERVICE_UNAVAILABLE,
-            "a service that this call needs is away; nothing was lost",
-            retry_after_seconds=_RETRY_AFTER_SECONDS,
-        ) from error
     except Exception as error:
+        if is_outage(error):
+            log.warning("dependency_away", error=type(error).__name__, detail=str(error))
+            raise Problem(
+                Reason.SERVICE_UNAVAILABLE,
+                "a service that this call needs is away; nothing was lost",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            ) from error
         log.exception("call_failed")
         raise Problem(Reason.INTERNAL, trace_id=current_trace_id()) from error
 
@@ -53,6 +53,7 @@ async def errors(exchange: Exchange, proceed: Proceed) -> Answer:
 def _problem_of_peer(error: grpc.aio.AioRpcError) -> Problem:
     problem = Problem.from_rpc_error(error)
     if problem.reason not in _OUR_FAULTS:
+        log.warning("peer_failed", reason=problem.reason_name, detail=error.details())
         return problem
     log.error("peer_refused_us", reason=problem.reason_name, detail=problem.detail)
     return Problem(Reason.INTERNAL, trace_id=current_trace_id())
