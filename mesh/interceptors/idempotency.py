@@ -2,6 +2,7 @@
 
 The first call leaves a row with a lease that ends after its deadline; its answer is stored in the row. A failure that
 invites a retry is not stored: the lease ends and the next call runs the handler again, which finds what the first left.
+Should a run outlive its lease and another begin, the one that ends first gives the answer, to both.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 import grpc
@@ -18,7 +19,7 @@ from google.rpc import status_pb2
 from kente.options.v1.options_pb2 import Idempotency
 
 from mesh.context import remaining_seconds
-from mesh.database import Database
+from mesh.database import Connection, Database, affected_rows
 from mesh.errors import Problem, Reason
 from mesh.interceptors.chain import Answer, Exchange, Proceed, serialize
 
@@ -41,6 +42,11 @@ class _Key:
     request_id: str
     request_hash: bytes
 
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """The primary key of its row."""
+        return self.tenant_id, self.method, self.request_id
+
 
 class StoredAnswers:
     """Answers by tenant, method and request_id, in PostgreSQL."""
@@ -54,73 +60,99 @@ class StoredAnswers:
             return await proceed(exchange)
         request_hash = hashlib.sha256(serialize(exchange.request)).digest()
         key = _Key(exchange.call.tenant_id, exchange.method.full_name, exchange.call.request_id, request_hash)
-        stored = await self._begin(key)
-        if stored is not None:
-            return stored
+        begun = await self._begin(key)
+        if isinstance(begun, bytes):
+            return begun
         try:
             answer = serialize(await proceed(exchange))
         except Problem as problem:
-            definite = problem.code in _DEFINITE_CODES
-            await self._end(key, status=problem.to_status().SerializeToString() if definite else None)
-            raise
+            if problem.code not in _DEFINITE_CODES:
+                await asyncio.shield(self._release(key, begun))
+                raise
+            status = problem.to_status().SerializeToString()
+            earlier = await asyncio.shield(self._store(key, status=status))
+            if earlier is None:
+                raise
+            return earlier
         except BaseException:
             # Canceled or broken: the next call may begin at once.
-            await asyncio.shield(self._end_quietly(key))
+            await asyncio.shield(self._release(key, begun))
             raise
-        await self._end(key, response=answer)
-        return answer
+        # What the handler did is done: a caller that leaves now must find the answer when it asks again.
+        earlier = await asyncio.shield(self._store(key, response=answer))
+        return answer if earlier is None else earlier
 
-    async def _begin(self, key: _Key) -> bytes | None:
+    async def _begin(self, key: _Key) -> bytes | datetime:
+        """The stored answer, or the end of the lease under which the handler may run.
+
+        Raises:
+            Problem: REQUEST_ID_REUSED, REQUEST_IN_FLIGHT, or the stored failure.
+        """
         lease = timedelta(seconds=remaining_seconds() + _LEASE_GRACE_SECONDS)
         async with self._database.transaction(key.tenant_id) as connection:
-            begun = await connection.fetchval(
+            locked_until: datetime | None = await connection.fetchval(
                 "INSERT INTO idempotency (tenant_id, method, request_id, request_hash, locked_until)"
-                " VALUES ($1, $2, $3, $4, now() + $5) ON CONFLICT DO NOTHING RETURNING true",
-                key.tenant_id,
-                key.method,
-                key.request_id,
+                " VALUES ($1, $2, $3, $4, now() + $5) ON CONFLICT DO NOTHING RETURNING locked_until",
+                *key.row,
                 key.request_hash,
                 lease,
             )
-            if begun:
-                return None
-            row = await connection.fetchrow(
-                "SELECT request_hash, response, status, extract(epoch FROM locked_until - now())::float8 AS locked"
-                " FROM idempotency WHERE tenant_id = $1 AND method = $2 AND request_id = $3 FOR UPDATE",
-                key.tenant_id,
-                key.method,
-                key.request_id,
+            if locked_until is not None:
+                return locked_until
+            answer = _stored_answer(key, await _row(connection, key))
+            if answer is not None:
+                return answer
+            taken_until: datetime = await connection.fetchval(
+                "UPDATE idempotency SET locked_until = now() + $4"
+                " WHERE tenant_id = $1 AND method = $2 AND request_id = $3 RETURNING locked_until",
+                *key.row,
+                lease,
             )
-            if row is None:
-                raise LookupError("an idempotency row vanished")
-            answer = _stored_answer(key, row)
-            if answer is None:
-                await connection.execute(
-                    "UPDATE idempotency SET locked_until = now() + $4"
-                    " WHERE tenant_id = $1 AND method = $2 AND request_id = $3",
-                    key.tenant_id,
-                    key.method,
-                    key.request_id,
-                    lease,
-                )
-            return answer
+            return taken_until
 
-    async def _end(self, key: _Key, *, response: bytes | None = None, status: bytes | None = None) -> None:
+    async def _store(self, key: _Key, *, response: bytes | None = None, status: bytes | None = None) -> bytes | None:
+        """Stores how the call ended. The first end is the answer for ever.
+
+        Returns:
+            None; or the answer that another run gave first, after this one had outlived its lease.
+
+        Raises:
+            Problem: the failure that another run ended with first.
+        """
         async with self._database.transaction(key.tenant_id) as connection:
-            await connection.execute(
+            changed = await connection.execute(
                 "UPDATE idempotency SET locked_until = NULL, response = $4, status = $5"
-                " WHERE tenant_id = $1 AND method = $2 AND request_id = $3",
-                key.tenant_id,
-                key.method,
-                key.request_id,
+                " WHERE tenant_id = $1 AND method = $2 AND request_id = $3 AND response IS NULL AND status IS NULL",
+                *key.row,
                 response,
                 status,
             )
+            if affected_rows(changed) == 1:
+                return None
+            return _stored_answer(key, await _row(connection, key))
 
-    async def _end_quietly(self, key: _Key) -> None:
+    async def _release(self, key: _Key, locked_until: datetime) -> None:
+        """Ends the lease, unless another run holds it by now."""
         # The database may be what broke. Then the lease ends by itself, and the first fault is the one to report.
         with suppress(Exception):
-            await self._end(key)
+            async with self._database.transaction(key.tenant_id) as connection:
+                await connection.execute(
+                    "UPDATE idempotency SET locked_until = NULL"
+                    " WHERE tenant_id = $1 AND method = $2 AND request_id = $3 AND locked_until = $4",
+                    *key.row,
+                    locked_until,
+                )
+
+
+async def _row(connection: Connection, key: _Key) -> asyncpg.Record:
+    row = await connection.fetchrow(
+        "SELECT request_hash, response, status, extract(epoch FROM locked_until - now())::float8 AS locked"
+        " FROM idempotency WHERE tenant_id = $1 AND method = $2 AND request_id = $3 FOR UPDATE",
+        *key.row,
+    )
+    if row is None:
+        raise LookupError("an idempotency row vanished")
+    return row
 
 
 def _stored_answer(key: _Key, row: asyncpg.Record) -> bytes | None:
