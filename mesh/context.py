@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ class Call:
             outside of a call.
         tenant_id: whose data it may touch; empty for calls without a tenant.
         request_id: the caller's key of a write, or empty.
-        deadline_monotonic: time.monotonic() at which the caller gives up.
+        deadline_monotonic: time.monotonic() at which the caller gives up; infinite for a watcher who stays.
     """
 
     method: str
@@ -64,9 +65,9 @@ def current_tenant_id() -> str:
 
 
 def remaining_seconds(default: float = 15.0) -> float:
-    """How long the caller still waits; `default` outside of a call. Never below zero."""
+    """How long the caller still waits; `default` outside of a call, and for a watcher who stays. Never below zero."""
     call = _current.get()
-    if call is None:
+    if call is None or math.isinf(call.deadline_monotonic):
         return default
     return max(0.0, call.deadline_monotonic - time.monotonic())
 

@@ -6,7 +6,8 @@ coroutine from a request to an answer, so that each concern is one function.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -54,26 +55,32 @@ class ConcernChain(grpc.aio.ServerInterceptor):
     def __init__(self, concerns: Sequence[Concern], methods: Mapping[str, Method]) -> None:
         self._concerns = concerns
         self._methods = methods
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wraps the handler of one call."""
+        """Gives the handler of one call, wrapped."""
+        wrapped = self._wrapped.get(handler_call_details.method)
+        if wrapped is not None:
+            return wrapped
         handler = await continuation(handler_call_details)
         method = self._methods.get(handler_call_details.method)
         if handler is None or method is None:
             return handler
-        metadata = {
-            key: value for key, value in handler_call_details.invocation_metadata or () if isinstance(value, str)
-        }
+        self._wrapped[method.full_name] = self._wrap(method, handler)
+        return self._wrapped[method.full_name]
+
+    def _wrap(self, method: Method, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         if method.is_streaming:
             run = self._composed(_stream_handler(handler.unary_stream))
         else:
             run = self._composed(_unary_handler(handler.unary_unary))
 
         async def handle(request: Message, context: ServicerContext) -> Answer:
+            metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             call = Call(method=method.full_name, request_id=getattr(request, "request_id", ""))
             return await run(Exchange(method, request, context, metadata, call))
 
@@ -107,9 +114,11 @@ def _unary_handler(behaviour: Any) -> Proceed:  # noqa: ANN401 - gRPC's own hand
 
 def _stream_handler(behaviour: Any) -> Proceed:  # noqa: ANN401 - gRPC's own handlers are typed so
     async def run(exchange: Exchange) -> Answer:
-        messages: AsyncIterator[Message] = behaviour(exchange.request, exchange.context)
-        async for message in messages:
-            await exchange.context.write(message)
+        messages: AsyncGenerator[Message, None] = behaviour(exchange.request, exchange.context)
+        # Closed here, in the call's own context: a watcher who leaves must not leave a transaction open behind it.
+        async with aclosing(messages):
+            async for message in messages:
+                await exchange.context.write(message)
         return None
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 from mesh.errors import Problem, Reason
@@ -20,7 +21,8 @@ class Deadline:
         remaining = exchange.context.time_remaining()
         if remaining is None:
             if exchange.method.is_streaming:
-                # A watcher may stay as long as it likes; each of its own calls has a deadline.
+                # A watcher may stay as long as it likes; each call that it makes gets a deadline of its own.
+                exchange.call.deadline_monotonic = math.inf
                 return await proceed(exchange)
             remaining = self._default_seconds
         if remaining <= 0:
