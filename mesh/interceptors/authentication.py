@@ -6,7 +6,7 @@ from kente.options.v1.options_pb2 import Audience
 
 from mesh.errors import Problem, Reason
 from mesh.interceptors.chain import Answer, Exchange, Proceed
-from mesh.tokens import TrustBundle
+from mesh.tokens import Principal, TrustBundle
 
 _SCHEME = "bearer "
 
@@ -20,13 +20,24 @@ class Authentication:
     async def __call__(self, exchange: Exchange, proceed: Proceed) -> Answer:
         """Sets the principal and the tenant of the call."""
         if exchange.method.policy.audience == Audience.AUDIENCE_ANONYMOUS:
+            exchange.call.principal = self._service_or_none(exchange)
             return await proceed(exchange)
+        exchange.call.principal = principal = self._verified(exchange)
+        exchange.call.tenant_id = principal.tenant_id
+        return await proceed(exchange)
+
+    def _service_or_none(self, exchange: Exchange) -> Principal | None:
+        # Anyone may call, with or without credentials; but a service of the mesh may say for whom.
+        try:
+            principal = self._verified(exchange)
+        except Problem:
+            return None
+        return principal if principal.kind == "service" else None
+
+    def _verified(self, exchange: Exchange) -> Principal:
         header = exchange.metadata.get("authorization", "")
         if not header:
             raise Problem(Reason.CREDENTIALS_MISSING)
         if not header.lower().startswith(_SCHEME):
             raise Problem(Reason.CREDENTIALS_INVALID, "the authorization header must be `Bearer <token>`")
-        principal = self._bundle.verify(header[len(_SCHEME) :].strip())
-        exchange.call.principal = principal
-        exchange.call.tenant_id = principal.tenant_id
-        return await proceed(exchange)
+        return self._bundle.verify(header[len(_SCHEME) :].strip())

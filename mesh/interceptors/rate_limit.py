@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 
-from kente.options.v1.options_pb2 import Rate
+import structlog
+from kente.options.v1.options_pb2 import Audience, Rate
 from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.aio.strategies import FixedWindowRateLimiter
+from redis.exceptions import RedisError
 
 from mesh.cache import rate_limit_storage
 from mesh.errors import Problem, Reason
 from mesh.interceptors.chain import Answer, Exchange, Proceed
 from mesh.settings import MeshSettings
+
+log = structlog.get_logger()
+
+# Metadata in which a service passes on the address of an anonymous caller. Believed from services only.
+CLIENT_ADDRESS = "kente-client-address"
 
 
 class RateLimit:
@@ -27,20 +34,41 @@ class RateLimit:
 
     async def __call__(self, exchange: Exchange, proceed: Proceed) -> Answer:
         """Refuses a call over the limit, and says when to come back."""
-        rate, principal = exchange.method.policy.rate, exchange.call.principal
-        limit = self._limits.get(rate)
-        if limit is None or (principal is not None and principal.kind == "service"):
+        rate = exchange.method.policy.rate
+        limit, caller = self._limits.get(rate), _caller(exchange)
+        if limit is None or not caller:
             return await proceed(exchange)
-        caller = exchange.call.tenant_id or exchange.metadata.get("kente-client-address") or _address(exchange)
-        if not await self._limiter.hit(limit, Rate.Name(rate), caller):
-            window = await self._limiter.get_window_stats(limit, Rate.Name(rate), caller)
+        retry_after_seconds = await self._retry_after_seconds(limit, Rate.Name(rate), caller)
+        if retry_after_seconds is not None:
             raise Problem(
                 Reason.RATE_LIMITED,
                 f"more than {limit.amount} calls in {limit.get_expiry()} s",
-                retry_after_seconds=max(0.05, window.reset_time - time.time()),
+                retry_after_seconds=retry_after_seconds,
                 limit=str(limit.amount),
             )
         return await proceed(exchange)
+
+    async def _retry_after_seconds(self, limit: RateLimitItem, rate: str, caller: str) -> float | None:
+        """When to come back, for a call over the limit; None for one within it."""
+        try:
+            if await self._limiter.hit(limit, rate, caller):
+                return None
+            window = await self._limiter.get_window_stats(limit, rate, caller)
+        except (RedisError, OSError) as error:
+            # Counting protects us from too much work; it must not become a reason to do none.
+            log.warning("rate_limit_not_counted", error=type(error).__name__)
+            return None
+        return max(0.05, window.reset_time - time.time())
+
+
+def _caller(exchange: Exchange) -> str:
+    """Whose calls to count: a tenant's, or an address's where there is no tenant yet. Empty for a service's own."""
+    principal = exchange.call.principal
+    if principal is not None and principal.kind == "service":
+        # A service that passes on an anonymous call, as the gateway does, says where it came from.
+        is_anonymous = exchange.method.policy.audience == Audience.AUDIENCE_ANONYMOUS
+        return exchange.metadata.get(CLIENT_ADDRESS, "") if is_anonymous else ""
+    return exchange.call.tenant_id or _address(exchange)
 
 
 def _address(exchange: Exchange) -> str:
