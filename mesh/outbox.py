@@ -1,14 +1,17 @@
 """Events are written with the change they report, and published once that is committed.
 
-An event is a CloudEvent (1.0, JSON). The relay publishes to JetStream in the order of writing, waits for the stream's
-acknowledgement, then forgets the row; Nats-Msg-Id makes a repeated publication harmless.
+An event is a CloudEvent (1.0, JSON). The relay publishes to JetStream, waits for the stream's acknowledgement, then
+forgets the row; Nats-Msg-Id makes a repeated publication harmless. The events of one resource keep the order of their
+transactions: the next is sent only when the one before is acknowledged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import re
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,27 +20,39 @@ import nats.errors
 import structlog
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from nats.js import JetStreamContext
+from nats.aio.client import Client
 from opentelemetry import propagate
 from prometheus_client import Counter, Gauge
 
 from mesh.clock import utc_now
-from mesh.database import DATABASE_ERRORS, Connection, Database, after_commit
+from mesh.database import DATABASE_ERRORS, Connection, Database, Row, after_commit
 from mesh.ids import new_id
 from mesh.redaction import redact
 
 log = structlog.get_logger()
 
 EVENTS_PUBLISHED = Counter("kente_events_published_total", "Events that the stream acknowledged.", ["domain"])
-OUTBOX_WAITING = Gauge("kente_outbox_waiting_events", "Events written and not yet published.", ["domain"])
+OUTBOX_WAITING = Gauge(
+    "kente_outbox_waiting_events",
+    "Events written and not yet published.",
+    ["domain"],
+    # With several workers, the one that relays knows.
+    multiprocess_mode="mostrecent",
+)
 
+# A message of NATS holds 1 MiB by default. An event that can't be published would hold up all that come after it.
+MAX_EVENT_BYTES = 512 * 1024
 _BATCH_SIZE = 200
 _POLL_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
+_ACKNOWLEDGEMENT_SECONDS = 5.0
 # What is waited out: the database or NATS is away.
 _WAIT_ERRORS: tuple[type[Exception], ...] = (nats.errors.Error, *DATABASE_ERRORS)
+_TENANT = re.compile(r"[\w-]+", re.ASCII)
+_TYPE = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
 
-_wake_relay: Callable[[], None] = lambda: None  # noqa: E731 - replaced when a relay runs in this process
+# One for each relay of this process: who writes an event need not know them.
+_wakeups: set[asyncio.Event] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +76,13 @@ async def add(connection: Connection, event: Event) -> str:
 
     Returns:
         The id of the event.
+
+    Raises:
+        ValueError: it can't be published: its type or tenant makes no subject, or it is larger than MAX_EVENT_BYTES.
     """
+    if not _TYPE.fullmatch(event.type) or not _TENANT.fullmatch(event.tenant_id):
+        message = f"an event of type {event.type!r} and tenant {event.tenant_id!r} has no subject"
+        raise ValueError(message)
     event_id = new_id("evt")
     domain = event.type.partition(".")[0]
     trace_context: dict[str, str] = {}
@@ -78,60 +99,98 @@ async def add(connection: Connection, event: Event) -> str:
         "data": MessageToDict(redact(event.data)),
         **{key: value for key, value in trace_context.items() if key == "traceparent"},
     }
+    body = json.dumps(document).encode()
+    if len(body) > MAX_EVENT_BYTES:
+        message = f"an event {event.type} of {len(body)} bytes is too large to publish"
+        raise ValueError(message)
     await connection.execute(
-        "INSERT INTO outbox (event_id, tenant_id, subject, event) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO outbox (event_id, tenant_id, resource_id, subject, event) VALUES ($1, $2, $3, $4, $5)",
         event_id,
         event.tenant_id,
+        event.subject_id,
         f"kente.{event.tenant_id}.{event.type}",
-        json.dumps(document).encode(),
+        body,
     )
-    after_commit(_wake_relay)
+    after_commit(_wake_relays)
     return event_id
+
+
+def _wake_relays() -> None:
+    for wakeup in _wakeups:
+        wakeup.set()
 
 
 class OutboxRelay:
     """Publishes what is in the outbox of one service. Only one relay of a service is at work at a time."""
 
-    def __init__(self, database: Database, jetstream: JetStreamContext, domain: str) -> None:
+    def __init__(self, database: Database, client: Client, domain: str) -> None:
         self._database = database
-        self._jetstream = jetstream
+        self._client = client
+        self._jetstream = client.jetstream(timeout=_ACKNOWLEDGEMENT_SECONDS)
         self._domain = domain
         self._wakeup = asyncio.Event()
 
     async def run(self) -> None:
-        """Runs until it is canceled."""
-        global _wake_relay  # noqa: PLW0603 - one relay a process, and writers must not need to know it
-        _wake_relay = self._wakeup.set
-        while True:
-            pause_seconds = _POLL_SECONDS
-            try:
-                while await self._publish_batch() == _BATCH_SIZE:
-                    pass
-            except _WAIT_ERRORS as error:
-                log.warning("outbox_relay_waits", error=type(error).__name__)
-                pause_seconds = _RETRY_SECONDS
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wakeup.wait(), pause_seconds)
-            self._wakeup.clear()
+        """Runs until it is canceled; waits out the absence of NATS and of the database."""
+        _wakeups.add(self._wakeup)
+        try:
+            while True:
+                # Before the rows are read: what is committed after that wakes the relay again.
+                self._wakeup.clear()
+                try:
+                    while await self._publish_batch() == _BATCH_SIZE:
+                        pass
+                except _WAIT_ERRORS as error:
+                    log.warning("outbox_relay_waits", error=type(error).__name__, detail=str(error))
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wakeup.wait(), _POLL_SECONDS)
+        finally:
+            _wakeups.discard(self._wakeup)
 
     async def _publish_batch(self) -> int:
         async with self._database.system_transaction() as connection:
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock(hashtext($1))", f"relay.{self._domain}"):
                 return 0
             rows = await connection.fetch(
-                "SELECT sequence, event_id, subject, event FROM outbox ORDER BY sequence LIMIT $1", _BATCH_SIZE
+                "SELECT sequence, event_id, tenant_id, resource_id, subject, event FROM outbox"
+                " ORDER BY sequence LIMIT $1",
+                _BATCH_SIZE,
             )
-            if not rows:
-                OUTBOX_WAITING.labels(self._domain).set(0)
-                return 0
-            acknowledgements = [
-                await self._jetstream.publish_async(
-                    row["subject"], row["event"], headers={"Nats-Msg-Id": row["event_id"]}
-                )
-                for row in rows
-            ]
-            await asyncio.wait_for(asyncio.gather(*acknowledgements), timeout=5)
+            waiting = len(rows)
+            if waiting == _BATCH_SIZE:
+                waiting = await connection.fetchval("SELECT count(*) FROM outbox")
+            OUTBOX_WAITING.labels(self._domain).set(waiting)
+            if rows and not self._client.is_connected:
+                # What the client is given now it would keep, and send once it is connected, out of turn.
+                raise nats.errors.ConnectionReconnectingError
+            for wave in _waves(rows):
+                outcomes = await asyncio.gather(*(self._publish(row) for row in wave), return_exceptions=True)
+                for outcome in outcomes:
+                    if outcome is not None:
+                        raise outcome
             await connection.execute("DELETE FROM outbox WHERE sequence = ANY($1)", [row["sequence"] for row in rows])
+        OUTBOX_WAITING.labels(self._domain).set(waiting - len(rows))
         EVENTS_PUBLISHED.labels(self._domain).inc(len(rows))
-        OUTBOX_WAITING.labels(self._domain).set(0 if len(rows) < _BATCH_SIZE else len(rows))
         return len(rows)
+
+    async def _publish(self, row: Row) -> None:
+        await self._jetstream.publish(row["subject"], row["event"], headers={"Nats-Msg-Id": row["event_id"]})
+
+
+def _waves(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows in groups to publish one after the other, each with at most one event of a resource.
+
+    Part of what is sent at once can be lost with a connection and sent again. It must not be overtaken by a later
+    event of the same resource.
+    """
+    waves: list[list[Row]] = []
+    events_before: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for row in rows:
+        resource = (row["tenant_id"], row["resource_id"])
+        if events_before[resource] == len(waves):
+            waves.append([])
+        waves[events_before[resource]].append(row)
+        events_before[resource] += 1
+    return waves

@@ -11,12 +11,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import nats.errors
 import structlog
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -27,6 +29,7 @@ from mesh.admin import AdminServer
 from mesh.bus import Consumer, ConsumerRunner, connect, ensure_stream
 from mesh.channel import open_channel
 from mesh.database import Database
+from mesh.embedded.child import launch_command
 from mesh.interceptors.audit import AuditLog
 from mesh.interceptors.authentication import Authentication
 from mesh.interceptors.authorisation import authorisation
@@ -50,6 +53,10 @@ log = structlog.get_logger()
 _MESSAGE_BYTES = 4 * 1024 * 1024
 _CONNECTION_AGE_MILLISECONDS = 600_000
 _HEALTH_SECONDS = 1.0
+_CLOSE_SECONDS = 2.0
+# Environment variable with the number of a worker process. The first serves the admin port for all.
+_WORKER = "KENTE_WORKER"
+_FIRST_WORKER = "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,12 @@ class Service:
         self.mesh = mesh
         self.settings = settings
         self.port = settings.port
+        self.metrics_port = settings.metrics_port
+        # Set when background work ended, which it never should: this process is to end too.
+        self.failed = asyncio.Event()
         self._build = build
+        self._opened = AsyncExitStack()
+        self._jobs: JobRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
 
@@ -114,6 +126,13 @@ class Service:
         Raises:
             SystemExit: something that it needs is missing; one line says what to do.
         """
+        try:
+            await self._start()
+        except BaseException:
+            await self._opened.aclose()
+            raise
+
+    async def _start(self) -> None:
         mesh = self.mesh
         if mesh.identity_file is None or mesh.trust_bundle_file is None:
             raise SystemExit("KENTE_IDENTITY_FILE and KENTE_TRUST_BUNDLE_FILE must be set; `kente up` makes the files")
@@ -122,18 +141,41 @@ class Service:
             pool_size=self.settings.database_pool_size,
             application_name=f"kente-{self.name}",
         )
+        self._opened.push_async_callback(self._database.close)
         self._nats = await connect(mesh.nats_url, f"kente-{self.name}")
+        self._opened.push_async_callback(self._close_nats)
         self._jetstream = self._nats.jetstream(timeout=5)
         await ensure_stream(self._jetstream, mesh.nats_replicas)
         bundle = TrustBundle(mesh.trust_bundle_file)
         runtime = Runtime(self.name, mesh, self._database, Identity.load(mesh.identity_file), bundle)
         self._wiring = await self._build(runtime)
+        for close in reversed(self._wiring.close):
+            self._opened.push_async_callback(close)
         self._methods = methods_of(servicer.name for servicer in self._wiring.servicers)
+        if os.environ.get(_WORKER, _FIRST_WORKER) == _FIRST_WORKER:
+            await self._start_admin()
         await self._start_grpc(bundle)
         self._start_background()
-        self._admin = AdminServer(mesh.host, self.settings.metrics_port, self._database.is_reachable)
-        await self._admin.start()
         log.info("service_started", service=self.name, port=self.port)
+
+    async def _close_nats(self) -> None:
+        # What was published last is still to be sent; but a server that is away holds up no one.
+        with suppress(nats.errors.Error, TimeoutError, OSError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                if self._nats.is_connected:
+                    await self._nats.flush()
+        await self._nats.close()
+
+    async def _start_admin(self) -> None:
+        admin = AdminServer(
+            self.mesh.host,
+            self.settings.metrics_port,
+            self._database.is_reachable,
+            setting=f"KENTE_{self.name.upper()}_METRICS_PORT",
+        )
+        await admin.start()
+        self.metrics_port = admin.port
+        self._opened.push_async_callback(admin.stop)
 
     async def _start_grpc(self, bundle: TrustBundle) -> None:
         chain = ConcernChain(concerns(self.mesh, self._database, bundle), self._methods)
@@ -162,21 +204,21 @@ class Service:
         except RuntimeError:
             name = f"KENTE_{self.name.upper()}_PORT"
             raise SystemExit(f"{name}: port {self.settings.port} is taken; stop what uses it, or set another") from None
-        await self._server.start()
         await self._report_health(serving=True)
+        await self._server.start()
 
     def _start_background(self) -> None:
         mesh, database = self.mesh, self._database
-        coroutines = [OutboxRelay(database, self._jetstream, self.name).run(), self._watch_health()]
+        coroutines = [OutboxRelay(database, self._nats, self.name).run(), self._watch_health()]
         if self._wiring.jobs:
-            runner = JobRunner(
+            self._jobs = JobRunner(
                 database,
                 self.name,
                 self._wiring.jobs,
                 max_attempts=mesh.job_max_attempts,
                 heartbeat_seconds=mesh.job_heartbeat_seconds,
             )
-            coroutines.append(runner.run())
+            coroutines.append(self._jobs.run())
         coroutines.extend(
             ConsumerRunner(database, self._jetstream, consumer, max_deliveries=mesh.event_max_deliveries).run()
             for consumer in self._wiring.consumers
@@ -191,7 +233,7 @@ class Service:
             return
         # Without its background work a service would take money and never finish it: let the supervisor start it anew.
         log.critical("background_work_ended", service=self.name, exc_info=task.exception())
-        os.kill(os.getpid(), signal.SIGTERM)
+        self.failed.set()
 
     async def _watch_health(self) -> None:
         while True:
@@ -207,17 +249,18 @@ class Service:
         """Takes no more calls, lets those under way end, and closes everything."""
         self._draining = True
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self.mesh.drain_seconds)
+        await asyncio.gather(self._server.stop(self.mesh.drain_seconds), self._stop_background())
+        await self._opened.aclose()
+        log.info("service_stopped", service=self.name)
+
+    async def _stop_background(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._admin.stop()
-        for close in self._wiring.close:
-            await close()
-        with suppress(Exception):
-            await self._nats.close()
-        await self._database.close()
-        log.info("service_stopped", service=self.name)
+        # Jobs that run may end too; those that take longer go back to the queue.
+        _, pending = await asyncio.wait(self._tasks, timeout=self.mesh.drain_seconds)
+        if pending and self._jobs is not None:
+            self._jobs.interrupt()
+            await asyncio.wait(pending, timeout=_CLOSE_SECONDS)
 
 
 def concerns(mesh: MeshSettings, database: Database, bundle: TrustBundle) -> list[Concern]:
@@ -239,42 +282,53 @@ def concerns(mesh: MeshSettings, database: Database, bundle: TrustBundle) -> lis
 def run_service(name: str, settings_class: type[ServiceSettings], build: Build) -> None:
     """Entry point of a service process: serves until SIGTERM or SIGINT."""
     mesh, settings = load(MeshSettings), load(settings_class)
-    if settings.workers > 1 and "KENTE_WORKER" not in os.environ:
+    if settings.workers > 1 and _WORKER not in os.environ:
         sys.exit(_run_workers(name, settings.workers))
     configure_logs(mesh, name)
     configure_telemetry(mesh, name)
-    uvloop.run(_serve(Service(name, mesh, settings, build)))
+    sys.exit(uvloop.run(_serve(Service(name, mesh, settings, build))))
 
 
-async def _serve(service: Service) -> None:
+async def _serve(service: Service) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stopping.set)
     await service.start()
-    await stopping.wait()
+    waits = [asyncio.create_task(event.wait()) for event in (stopping, service.failed)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
     await service.stop()
+    return 1 if service.failed.is_set() else 0
 
 
 def _run_workers(name: str, count: int) -> int:
     """Starts the workers and ends when one ends: what watches over this process starts all of them anew."""
-    workers = [
-        subprocess.Popen([sys.executable, "-m", f"services.{name}"], env={**os.environ, "KENTE_WORKER": str(number)})
-        for number in range(count)
-    ]
+    workers: list[subprocess.Popen[bytes]] = []
+    stopping = False
 
     def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
         for worker in workers:
             worker.terminate()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    pid, status = os.wait()
-    for worker in workers:
-        if worker.pid == pid:
-            worker.returncode = os.waitstatus_to_exitcode(status)
-    stop()
-    return max(abs(worker.wait()) for worker in workers)
+    # Each ends when this process does, however that ends: an orphan would keep its share of the port.
+    command = launch_command([sys.executable, "-m", f"services.{name}"], signal.SIGTERM)
+    with tempfile.TemporaryDirectory(prefix=f"kente-{name}-metrics-") as metrics_folder:
+        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": metrics_folder}
+        workers.extend(subprocess.Popen(command, env={**environment, _WORKER: str(number)}) for number in range(count))
+        if stopping:
+            stop()
+        pid, status = os.wait()
+        for worker in workers:
+            if worker.pid == pid:
+                worker.returncode = os.waitstatus_to_exitcode(status)
+        stop()
+        return max(abs(worker.wait()) for worker in workers)
 
 
 __all__ = ["Build", "Method", "Runtime", "Service", "Servicer", "Wiring", "concerns", "run_service"]

@@ -96,7 +96,10 @@ class TestMesh:
 
     async def stop(self, name: str) -> None:
         """Stops one service."""
-        await self.services.pop(name).stop()
+        service = self.services.pop(name)
+        await service.stop()
+        # Its process would have ended itself, and been started anew.
+        assert not service.failed.is_set(), f"background work of {name} ended; its log says why"
 
     async def close(self) -> None:
         """Stops everything."""
