@@ -6,6 +6,7 @@ from multiplying a fault.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -86,7 +87,9 @@ def open_channel(
     return grpc.aio.insecure_channel(settings.address_of(service), options=options, interceptors=interceptors)
 
 
-def _outgoing(details: grpc.aio.ClientCallDetails, identity: Identity | None) -> grpc.aio.ClientCallDetails:
+def _outgoing(
+    details: grpc.aio.ClientCallDetails, identity: Identity | None, *, is_stream: bool = False
+) -> grpc.aio.ClientCallDetails:
     call = current_call_or_none()
     metadata = grpc.aio.Metadata(*(details.metadata or ()))
     keys = set(metadata.keys())
@@ -103,6 +106,9 @@ def _outgoing(details: grpc.aio.ClientCallDetails, identity: Identity | None) ->
         if remaining <= 0:
             raise Problem(Reason.DEADLINE_PASSED, "no time is left for the next service")
         timeout = remaining if timeout is None else min(timeout, remaining)
+    elif timeout is None and not is_stream:
+        # Nobody waits for this call; yet a service that hangs must not hold it for ever.
+        timeout = remaining_seconds()
     return grpc.aio.ClientCallDetails(details.method, timeout, metadata, details.credentials, details.wait_for_ready)
 
 
@@ -119,8 +125,13 @@ class _UnaryCalls(grpc.aio.UnaryUnaryClientInterceptor):
         method = _name(client_call_details)
         with tracer.start_as_current_span(method, kind=trace.SpanKind.CLIENT, record_exception=False):
             call = await continuation(_outgoing(client_call_details, self._identity), request)
-            # Waits for the end, so that the span covers the call. The result is still read from the call.
-            await call.code()
+            try:
+                # Waits for the end, so that the span covers the call. The result is still read from the call.
+                await call.code()
+            except asyncio.CancelledError:
+                # Who asked has gone: the next service need not go on.
+                call.cancel()
+                raise
             return call
 
 
@@ -134,7 +145,7 @@ class _StreamCalls(grpc.aio.UnaryStreamClientInterceptor):
         client_call_details: grpc.aio.ClientCallDetails,
         request: Any,  # noqa: ANN401 - of any RPC
     ) -> Any:  # noqa: ANN401 - gRPC's own call objects are typed so
-        return await continuation(_outgoing(client_call_details, self._identity), request)
+        return await continuation(_outgoing(client_call_details, self._identity, is_stream=True), request)
 
 
 def _name(details: grpc.aio.ClientCallDetails) -> str:
