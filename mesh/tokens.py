@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -18,10 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jwt
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
 from mesh.errors import Problem, Reason
+
+log = structlog.get_logger()
 
 TRUST_DOMAIN = "spiffe://kente"
 AUDIENCE = "kente"
@@ -30,6 +34,9 @@ SERVICE_TOKEN_SECONDS = 120
 # The one process whose key signs tokens for clients.
 TOKEN_ISSUER = f"{TRUST_DOMAIN}/identity"
 _LEEWAY_SECONDS = 10
+_BUNDLE_SECONDS = 1.0
+# A tenant becomes part of subjects, and of the setting that row-level security reads, where "*" stands for all.
+_TENANT = re.compile(r"[\w-]{0,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,31 +117,34 @@ class TrustBundle:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._modified = 0.0
+        self._version: tuple[int, int, int] | None = None
+        self._look_again = 0.0
         self._keys: dict[str, tuple[str, Any]] = {}
         self.reload()
 
     def reload(self) -> None:
-        """Reads the file again when it changed.
+        """Reads the file again when it changed. Should it be unreadable by then, what was known stays.
 
         Raises:
             SystemExit: the file can't be read at start.
         """
+        self._look_again = time.monotonic() + _BUNDLE_SECONDS
         try:
-            modified = self.path.stat().st_mtime
-            if modified == self._modified:
+            found = self.path.stat()
+            version = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if version == self._version:
                 return
-            document = json.loads(self.path.read_text())
-        except (OSError, ValueError) as error:
+            keys = {
+                str(entry["kid"]): (f"{TRUST_DOMAIN}/{entry['name']}", OKPAlgorithm.from_jwk(entry))
+                for entry in json.loads(self.path.read_text())["keys"]
+            }
+        except (OSError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
             if self._keys:
+                log.warning("trust_bundle_unreadable", error=type(error).__name__)
                 return
             detail = f"{self.path} can't be read ({type(error).__name__}); run `kente up`"
             raise SystemExit(f"KENTE_TRUST_BUNDLE_FILE: {detail}") from None
-        self._keys = {
-            entry["kid"]: (f"{TRUST_DOMAIN}/{entry['name']}", OKPAlgorithm.from_jwk(entry))
-            for entry in document["keys"]
-        }
-        self._modified = modified
+        self._keys, self._version = keys, version
 
     def public_keys(self, issuer: str) -> list[dict[str, str]]:
         """The public keys of one issuer, as JWKs."""
@@ -152,7 +162,8 @@ class TrustBundle:
         """
         try:
             key_id = jwt.get_unverified_header(token).get("kid", "")
-            if key_id not in self._keys:
+            # For a new key at once; for one that was taken out, soon.
+            if key_id not in self._keys or time.monotonic() >= self._look_again:
                 self.reload()
             issuer, key = self._keys[key_id]
             claims = jwt.decode(
@@ -171,6 +182,8 @@ class TrustBundle:
 
 def _principal(issuer: str, claims: Mapping[str, Any]) -> Principal:
     subject, tenant_id = str(claims["sub"]), str(claims.get("tenant", ""))
+    if not _TENANT.fullmatch(tenant_id):
+        raise Problem(Reason.CREDENTIALS_INVALID, "the token is not valid: its tenant is none")
     if subject == issuer:
         return Principal(subject, tenant_id, frozenset(), "service")
     if issuer == TOKEN_ISSUER and tenant_id:
