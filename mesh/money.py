@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cache
 
 from iso4217 import Currency
@@ -14,6 +15,7 @@ INT64_MAX = 2**63 - 1
 
 # Assets outside ISO 4217, with their number of decimals.
 ASSET_EXPONENTS = {"USDC": 6, "USDT": 6}
+_MAJOR = re.compile(r"(?P<sign>[+-]?)(?P<whole>[0-9]{1,30})(?:\.(?P<decimals>[0-9]{1,30}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +61,20 @@ class Money:
         """Reads an amount in major units.
 
         Raises:
-            ValueError: text is not a decimal number, or has more decimals than the currency.
+            ValueError: text is not a plain decimal number, has more decimals than the currency, or leaves int64.
         """
-        try:
-            minor = Decimal(text).scaleb(exponent_of(currency))
-            exact = minor == minor.to_integral_value()
-        except InvalidOperation:
-            exact = False
-        if not exact:
+        found = _MAJOR.fullmatch(text)
+        exponent = exponent_of(currency)
+        decimals = (found["decimals"] or "") if found is not None else ""
+        # By digits, never by arithmetic: decimal rounds numbers of more than 28 digits without a word.
+        if found is None or decimals[exponent:].strip("0"):
             message = f"{text!r} is not an amount of {currency}"
             raise ValueError(message)
-        return cls(int(minor), currency)
+        minor = int(found["sign"] + found["whole"] + decimals[:exponent].ljust(exponent, "0"))
+        if not -INT64_MAX <= minor <= INT64_MAX:
+            message = f"{text!r} {currency} is more than an amount can hold"
+            raise ValueError(message)
+        return cls(minor, currency)
 
 
 @cache

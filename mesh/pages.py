@@ -42,9 +42,18 @@ def decode_page_token(token: str, arguments: Mapping[str, str | int]) -> dict[st
         position, fingerprint = document["after"], document["of"]
     except (ValueError, KeyError, TypeError):
         raise Problem(Reason.PAGE_TOKEN_INVALID, "page_token was not made by this list") from None
-    if fingerprint != _fingerprint(arguments) or not isinstance(position, dict):
+    if fingerprint != _fingerprint(arguments):
         raise Problem(Reason.PAGE_TOKEN_INVALID, "page_token belongs to a list with other arguments")
+    if not isinstance(position, dict) or not all(_is_key(value) for value in position.values()):
+        raise Problem(Reason.PAGE_TOKEN_INVALID, "page_token was not made by this list")
     return position
+
+
+def _is_key(value: object) -> bool:
+    """Whether PostgreSQL can compare with it: a caller may have made the token up."""
+    if isinstance(value, str):
+        return value.isprintable()
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _fingerprint(arguments: Mapping[str, str | int]) -> str:
