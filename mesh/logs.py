@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import TracebackType
 from typing import Any
 
 import structlog
@@ -13,7 +14,10 @@ from structlog.typing import EventDict, WrappedLogger
 from mesh.redaction import MASK, mask_text
 from mesh.settings import MeshSettings
 
-_SECRET_KEYS = ("password", "secret", "token", "authorization", "credential", "api_key", "msisdn", "email", "card")
+_SECRET_KEYS = (
+    *("password", "secret", "token", "authorization", "credential", "credentials", "api_key", "private_key"),
+    *("msisdn", "phone", "phone_number", "email", "card", "card_number", "recipient"),
+)
 
 
 def configure_logs(settings: MeshSettings, process: str) -> None:
@@ -50,6 +54,15 @@ def configure_logs(settings: MeshSettings, process: str) -> None:
     for noisy in ("httpx", "httpcore", "nats", "pgqueuer", "asyncio", "hpack"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     structlog.contextvars.bind_contextvars(process=process)
+    sys.excepthook = _log_uncaught
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """The last words of a process, masked as all others."""
+    if issubclass(kind, Exception):
+        logging.getLogger("kente").critical("process_failed", exc_info=(kind, error, traceback))
+    else:
+        sys.__excepthook__(kind, error, traceback)
 
 
 def get_logger() -> Any:  # noqa: ANN401 - structlog's own loggers are typed so
@@ -63,18 +76,16 @@ def mask(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
 
 
 def _masked(key: str, value: Any) -> Any:  # noqa: ANN401 - log values are of any type
-    if key.startswith("_"):
-        # structlog's own entries, such as the log record.
+    # What begins with "_" is structlog's own, such as the log record.
+    if value is None or isinstance(value, bool) or key.startswith("_"):
         return value
-    if isinstance(value, str):
-        return MASK if value and key.lower().endswith(_SECRET_KEYS) else mask_text(value)
+    if key.lower().endswith(_SECRET_KEYS):
+        return MASK if value else value
     if isinstance(value, dict):
-        return {name: _masked(str(name), inner) for name, inner in value.items()}
+        return {mask_text(str(name)): _masked(str(name), inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | set):
         return [_masked(key, inner) for inner in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return mask_text(str(value))
+    return value if isinstance(value, int | float) else mask_text(str(value))
 
 
 def _add_trace_id(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

@@ -21,21 +21,40 @@ _SECRETS = re.compile(
     \beyJ[\w-]{8,}\.[\w-]+\.[\w-]*                     # a JWT
     | \bkente_[0-9a-z]{6,}_[\w-]{10,}                  # our API keys
     | \b(?:sk|rk|pk|whsec)_[A-Za-z0-9_]{6,}            # keys of card processors
+    | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----.*?(?:-----END[ ][A-Z ]*-----|\Z)
     | (?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}         # credentials of a header
-    | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)                  # user and password of an address
+    | (?<=://)[^/\s:@]*:[^/\s@]+(?=@)                  # user and password of an address
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+# What a name announces, in a query, a form, JSON or prose: password=..., "client_secret": "...".
+_NAMED_SECRET = re.compile(
+    r"""
+    ((?i:pass(?:word|wd|phrase)|secret|(?:access|refresh|id)_?token|api[_-]?key|authorization|private_?key)
+    ["']?\s*[=:]\s*["']?)
+    [^\s"',;&}\])]+
     """,
     re.VERBOSE,
 )
-_EMAIL = re.compile(r"\b([\w.+%-])[\w.+%-]*@([\w-]+(?:\.[\w-]+)+)")
-# Phone, card and national numbers: eleven digits or more, or a plus sign and seven or more.
-_NUMBER = re.compile(r"\+\d{7,15}\b|(?<![\w.-])\d{11,19}(?![\w.-])")
-_CARD = re.compile(r"(?<![\w.-])\d{4}[ -]\d{4,6}[ -]\d{4,5}(?:[ -]\d{1,4})?(?![\w-])")
+_EMAIL = re.compile(r"""([^\s@<>"'(),:;\[\]={}/*?&])[^\s@<>"'(),:;\[\]={}/*?&]*@([\w-]+(?:\.[\w-]+)+)""")
+# Phone, card and national numbers: eleven digits or more, ten that begin with 0, or a plus sign and seven or more,
+# also in groups. Digits inside of a word are part of an id; those on either side of a dot are a decimal number.
+_BEFORE = r"(?<!\w)(?<!\w[.-])"
+_AFTER = r"(?!\w|[.-]\w)"
+_NUMBER = re.compile(
+    rf"\+(?=(?:[ ()-]{{0,2}}\d){{7}})\d{{1,3}}(?:[ -]?\(?\d{{1,4}}\)?){{2,6}}{_AFTER}"
+    rf"|{_BEFORE}(?:0\d{{9}}|\d{{11,19}}){_AFTER}"
+)
+_CARD = re.compile(rf"{_BEFORE}\d{{4}}[ -]\d{{4,6}}[ -]\d{{4,5}}(?:[ -]\d{{1,4}})?{_AFTER}")
+_GHANA_CARD = re.compile(r"\bGHA-\d{9}-\d\b")
 MASK = "***"
 
 
 def mask_text(text: str) -> str:
     """The text with everything masked that looks like a secret, an e-mail address, or a phone or card number."""
     text = _SECRETS.sub(MASK, text)
+    text = _NAMED_SECRET.sub(lambda found: found[1] + MASK, text)
+    text = _GHANA_CARD.sub(MASK, text)
     text = _EMAIL.sub(lambda found: f"{found[1]}{MASK}@{found[2]}", text)
     text = _CARD.sub(lambda found: MASK + found[0][-4:], text)
     return _NUMBER.sub(lambda found: MASK + found[0][-2:], text)
