@@ -55,6 +55,8 @@ async def run(settings: GatewaySettings, mesh_settings: MeshSettings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or None,
         date_header=True,
         timeout_graceful_shutdown=max(1, round(mesh_settings.drain_seconds)),
     )

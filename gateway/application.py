@@ -70,7 +70,7 @@ def build(settings: GatewaySettings, mesh_settings: MeshSettings, identity: Iden
         routes=routes,
         transcoder=transcoder,
         upstream=upstream,
-        authenticator=Authenticator(named[EXCHANGE_API_KEY], upstream, settings),
+        authenticator=Authenticator(named[EXCHANGE_API_KEY], upstream, settings, mesh_settings),
         settings=settings,
         mesh_settings=mesh_settings,
         stopping=stopping,

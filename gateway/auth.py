@@ -9,14 +9,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
 
 from gateway.contracts import Rpc
 from gateway.remembered import Remembered
 from gateway.settings import GatewaySettings
 from gateway.upstream import Deadline, Upstream
 from mesh.errors import Problem, Reason
+from mesh.settings import MeshSettings
 
 API_KEY_PREFIX = "kente_"
 
@@ -32,26 +38,36 @@ _MARGIN_SHARE = 0.2
 class Authenticator:
     """Finds the access token of a request."""
 
-    def __init__(self, exchange: Rpc, upstream: Upstream, settings: GatewaySettings) -> None:
+    def __init__(
+        self, exchange: Rpc, upstream: Upstream, settings: GatewaySettings, mesh_settings: MeshSettings
+    ) -> None:
         self._exchange = exchange
         self._upstream = upstream
         self._tokens: Remembered[str] = Remembered([Reason.CREDENTIALS_INVALID], settings.refusal_cache_seconds)
         # Checking a key costs identity a slow hash: a flood of unknown keys must not starve the known ones' renewals
         # of more than these.
         self._turns = asyncio.Semaphore(settings.key_exchanges_at_once)
+        # Counted by each gateway for itself: this guards the work that refusals cost, and needs no other server for it.
+        self._counter = MovingWindowRateLimiter(MemoryStorage())
+        self._refusals = RateLimitItemPerMinute(mesh_settings.credential_rate_per_minute)
 
-    async def access_token(self, headers: Mapping[str, str], deadline: Deadline) -> str:
+    async def access_token(self, headers: Mapping[str, str], client_address: str, deadline: Deadline) -> str:
         """The access token to send on.
 
+        Args:
+            headers: of the request, names in lower case.
+            client_address: where it came from; an address that had many keys refused is not listened to for a while.
+            deadline: when the caller gives up.
+
         Raises:
-            Problem: CREDENTIALS_MISSING, CREDENTIALS_INVALID, or why identity can't be asked.
+            Problem: CREDENTIALS_MISSING, CREDENTIALS_INVALID, RATE_LIMITED, or why identity can't be asked.
         """
         credential = credential_of(headers)
         if not credential.startswith(API_KEY_PREFIX):
             return credential
         try:
             async with asyncio.timeout(deadline.remaining_seconds()):
-                return await self._tokens.get(_key(credential), lambda: self._exchange_key(credential))
+                return await self._tokens.get(_key(credential), lambda: self._exchange_key(credential, client_address))
         except TimeoutError:
             raise Problem(Reason.DEADLINE_PASSED, "the deadline passed while the API key was checked") from None
 
@@ -61,11 +77,21 @@ class Authenticator:
         if credential.startswith(API_KEY_PREFIX):
             await self._tokens.forget(_key(credential))
 
-    async def _exchange_key(self, api_key: str) -> tuple[str, float]:
-        async with self._turns:
-            answer: Any = await self._upstream.call_own(
-                self._exchange, {"api_key": api_key}, Deadline.after(_EXCHANGE_SECONDS)
-            )
+    async def _exchange_key(self, api_key: str, client_address: str) -> tuple[str, float]:
+        counted = (self._refusals, "refused_api_keys", client_address)
+        if not await self._counter.test(*counted):
+            window = await self._counter.get_window_stats(*counted)
+            retry_after_seconds = max(1.0, window.reset_time - time.time())
+            detail = "too many API keys from this address were refused"
+            raise Problem(Reason.RATE_LIMITED, detail, retry_after_seconds=retry_after_seconds)
+        deadline = Deadline.after(_EXCHANGE_SECONDS)
+        try:
+            async with self._turns:
+                answer: Any = await self._upstream.call_own(self._exchange, {"api_key": api_key}, deadline)
+        except Problem as problem:
+            if problem.reason is Reason.CREDENTIALS_INVALID:
+                await self._counter.hit(*counted)
+            raise
         lifetime = float(answer.expires_in_seconds)
         return answer.access_token, lifetime - min(_MARGIN_SECONDS, lifetime * _MARGIN_SHARE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from gateway.routes import Match, RouteTable
 from gateway.settings import GatewaySettings
 from gateway.streams import EventStream, MessageStream
 from gateway.transcode import Transcoder
-from gateway.upstream import Deadline, Upstream
+from gateway.upstream import Deadline, Metadata, Upstream, signed
 from mesh.errors import Problem, Reason
 from mesh.settings import MeshSettings
 
@@ -66,27 +67,33 @@ class CallHandler:
         usual = longest if rpc.server_streaming else self._default_seconds
         deadline = deadline_of(headers, usual, longest)
         # Credentials come first: a stranger learns nothing of the contract's rules, and costs no parsing.
-        token = "" if rpc.anonymous else await self._authenticator.access_token(headers, deadline)
+        metadata = await self._metadata(rpc, request, headers, deadline)
         body = await read_body(request, headers, self._settings.body_max_bytes, deadline)
         value = bind(match, request.scope["query_string"], headers, body)
         data = self._transcoder.encode(rpc.request, value)
         require_request_id(rpc, value)
         try:
             if rpc.server_streaming:
-                return await self._stream(match, data, token, deadline)
-            answer = await self._upstream.call(rpc, data, token, deadline)
+                return await self._stream(match, data, metadata, deadline)
+            answer = await self._upstream.call(rpc, data, metadata, deadline)
         except Problem as problem:
-            if problem.reason is Reason.CREDENTIALS_INVALID and token:
+            if problem.reason is Reason.CREDENTIALS_INVALID and not rpc.anonymous:
                 await self._authenticator.forget(headers)
             raise
         text = self._transcoder.decode(rpc.response, answer, match.route.response_body)
         return Response(text, 200, {"cache-control": _cache_control(rpc)}, JSON_TYPE)
 
-    async def _stream(self, match: Match, data: bytes, token: str, deadline: Deadline) -> Response:
+    async def _metadata(self, rpc: Rpc, request: Request, headers: Mapping[str, str], deadline: Deadline) -> Metadata:
+        address = request.client.host if request.client else ""
+        if rpc.anonymous:
+            return self._upstream.anonymous(address)
+        return signed(await self._authenticator.access_token(headers, address, deadline))
+
+    async def _stream(self, match: Match, data: bytes, metadata: Metadata, deadline: Deadline) -> Response:
         """Waits for the first message, so that a refusal is an ordinary problem with its own status."""
         rpc, field = match.route.rpc, match.route.response_body
         heartbeat_seconds = self._settings.heartbeat_seconds
-        messages = MessageStream(self._upstream.stream(rpc, data, token, deadline), rpc.domain)
+        messages = MessageStream(self._upstream.stream(rpc, data, metadata, deadline), rpc.domain)
         first: bytes | None = None
         try:
             first = await messages.next_within(heartbeat_seconds)

@@ -12,6 +12,9 @@ class GatewaySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="KENTE_GATEWAY_", extra="ignore", frozen=True)
 
     port: int = Field(8080, ge=0, le=65535, description="Port of the REST server.")
+    trusted_proxies: str = Field(
+        "", description="Addresses of proxies in front, by commas; what they say of a client's address is believed."
+    )
     body_max_bytes: PositiveInt = Field(1024 * 1024, description="Largest request body that is accepted.")
     max_timeout_seconds: PositiveFloat = Field(
         120.0, description="Longest deadline that Kente-Timeout-Seconds can ask for; a longer one is shortened to it."

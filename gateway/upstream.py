@@ -25,6 +25,11 @@ Unary: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 Streaming: TypeAlias = grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
 Stream: TypeAlias = grpc.aio.UnaryStreamCall[bytes, bytes]
 
+Metadata: TypeAlias = list[tuple[str, str]]
+
+# Read by the services' rate limits, which believe it from the gateway only.
+CLIENT_ADDRESS = "kente-client-address"
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -69,23 +74,27 @@ class Upstream:
         """Closes all channels, after their calls ended."""
         await asyncio.gather(*(channel.close(grace=1.0) for channel in self._channels.values()))
 
-    async def call(self, rpc: Rpc, request: bytes, token: str, deadline: Deadline) -> bytes:
-        """Makes a partner's call.
+    def anonymous(self, client_address: str) -> Metadata:
+        """Metadata of an anonymous partner's call: it goes in the gateway's name, which says where it came from."""
+        return [*self._own(""), (CLIENT_ADDRESS, client_address)] if client_address else self._own("")
+
+    async def call(self, rpc: Rpc, request: bytes, metadata: Metadata, deadline: Deadline) -> bytes:
+        """Makes a call.
 
         Raises:
             Problem: the service's own, or SERVICE_UNAVAILABLE or DEADLINE_PASSED.
         """
         method: Unary = self._channels[rpc.domain].unary_unary(rpc.path)
         try:
-            answer: bytes = await method(request, timeout=deadline.remaining_seconds(), metadata=_metadata(token))
+            answer: bytes = await method(request, timeout=deadline.remaining_seconds(), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise problem_of(error, rpc.domain) from None
         return answer
 
-    def stream(self, rpc: Rpc, request: bytes, token: str, deadline: Deadline) -> Stream:
-        """Opens a partner's stream. Reading from it raises AioRpcError; see problem_of."""
+    def stream(self, rpc: Rpc, request: bytes, metadata: Metadata, deadline: Deadline) -> Stream:
+        """Opens a stream. Reading from it raises AioRpcError; see problem_of."""
         method: Streaming = self._channels[rpc.domain].unary_stream(rpc.path)
-        return method(request, timeout=deadline.remaining_seconds(), metadata=_metadata(token))
+        return method(request, timeout=deadline.remaining_seconds(), metadata=metadata)
 
     async def call_own(
         self, rpc: Rpc, fields: Mapping[str, object], deadline: Deadline, *, tenant_id: str = ""
@@ -102,9 +111,11 @@ class Upstream:
             Problem: as for `call`.
         """
         request = GetMessageClass(rpc.request)(**fields)
-        token = self._identity.service_token(tenant_id) if self._identity else ""
-        answer = await self.call(rpc, request.SerializeToString(), token, deadline)
+        answer = await self.call(rpc, request.SerializeToString(), self._own(tenant_id), deadline)
         return GetMessageClass(rpc.response).FromString(answer)
+
+    def _own(self, tenant_id: str) -> Metadata:
+        return signed(self._identity.service_token(tenant_id)) if self._identity else []
 
     async def health(self, domain: str, timeout_seconds: float) -> str:
         """Health of a service by grpc.health.v1: "SERVING", another of its states, or "UNREACHABLE"."""
@@ -118,6 +129,11 @@ class Upstream:
         return health_pb2.HealthCheckResponse.ServingStatus.Name(status)
 
 
+def signed(token: str) -> Metadata:
+    """Metadata of a partner's call, which carries the partner's own access token."""
+    return [("authorization", f"Bearer {token}")]
+
+
 def problem_of(error: grpc.aio.AioRpcError, domain: str) -> Problem:
     """The problem of a failed call. What the gRPC library itself says of addresses is not for partners."""
     problem = Problem.from_rpc_error(error)
@@ -129,7 +145,3 @@ def problem_of(error: grpc.aio.AioRpcError, domain: str) -> Problem:
         detail = details.get(error.code(), "")
         problem = Problem(problem.reason, detail, retry_after_seconds=problem.retry_after_seconds)
     return problem
-
-
-def _metadata(token: str) -> list[tuple[str, str]]:
-    return [("authorization", f"Bearer {token}")] if token else []

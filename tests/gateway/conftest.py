@@ -78,15 +78,22 @@ def gateway_settings() -> GatewaySettings:
 
 
 @pytest.fixture
+def shared_settings() -> dict[str, int]:
+    """Settings of every process that a test sets otherwise for a fresh gateway."""
+    return {}
+
+
+@pytest.fixture
 async def fresh_gateway(
     far_end_server: tuple[Served, int],
     far_end: FarEnd,  # noqa: ARG001 - made anew before the gateway
     gateway_settings: GatewaySettings,
+    shared_settings: dict[str, int],
     identities: Path,
 ) -> AsyncIterator[Running]:
     """A gateway that remembers nothing yet."""
     identity = Identity.load(identities / "gateway.jwk")
-    async with serving(gateway_settings, mesh_settings(far_end_server[1]), identity) as started:
+    async with serving(gateway_settings, mesh_settings(far_end_server[1], **shared_settings), identity) as started:
         yield started
 
 

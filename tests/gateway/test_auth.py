@@ -172,7 +172,9 @@ async def test_no_key_and_no_token_is_in_a_log_or_an_answer(
         assert secret not in told
 
 
-async def test_the_token_route_takes_a_form(client: httpx.AsyncClient, far_end: FarEnd) -> None:
+async def test_the_token_route_takes_a_form(
+    client: httpx.AsyncClient, far_end: FarEnd, trust_bundle: TrustBundle
+) -> None:
     form = {"grant_type": "client_credentials", "client_id": CLIENT_ID, "client_secret": "a+b&c", "scope": "a:b c:d"}
 
     response = await client.post("/v1/oauth/token", data=form)
@@ -182,7 +184,9 @@ async def test_the_token_route_takes_a_form(client: httpx.AsyncClient, far_end: 
     assert response.headers["cache-control"] == "no-store"
     seen = far_end.last("IssueToken")
     assert (seen.request.client_secret, seen.request.scope) == ("a+b&c", "a:b c:d")
-    assert "authorization" not in seen.metadata
+    principal = trust_bundle.verify(seen.metadata["authorization"].removeprefix("Bearer "))
+    assert (principal.subject, principal.tenant_id) == ("spiffe://kente/gateway", "")
+    assert seen.metadata["kente-client-address"] == "127.0.0.1"
 
 
 async def test_the_token_route_takes_basic_credentials(client: httpx.AsyncClient, far_end: FarEnd) -> None:
@@ -248,3 +252,25 @@ class TestShortMemory:
 
         assert refused.status_code == 401
         await until(accepted)
+
+
+class TestFlood:
+    """With few refusals allowed."""
+
+    @pytest.fixture
+    def shared_settings(self) -> dict[str, int]:
+        return {"credential_rate_per_minute": 3}
+
+    async def test_an_address_that_tries_many_keys_is_not_listened_to(
+        self, client: httpx.AsyncClient, far_end: FarEnd
+    ) -> None:
+        before = await client.get(PATH, headers=bearer(API_KEY))
+        guesses = [await client.get(PATH, headers=bearer(f"kente_guess_{number}")) for number in range(5)]
+        known = await client.get(PATH, headers=bearer(API_KEY))
+
+        assert [guess.status_code for guess in guesses] == [401, 401, 401, 429, 429]
+        assert guesses[-1].json()["reason"] == "RATE_LIMITED"
+        assert int(guesses[-1].headers["retry-after"]) >= 1
+        assert len(far_end.calls("ExchangeApiKey")) == 4
+        # Who is known already is not touched.
+        assert (before.status_code, known.status_code) == (200, 200)

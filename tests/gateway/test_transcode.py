@@ -23,7 +23,7 @@ DESCRIPTORS = sorted(
 )
 EACH_MESSAGE = pytest.mark.parametrize("descriptor", [pair[1] for pair in DESCRIPTORS], ids=[p[0] for p in DESCRIPTORS])
 # Every message at each run, and other examples at each; what they find is kept in .hypothesis.
-FEW = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def described(name: str) -> Descriptor:
