@@ -16,7 +16,6 @@ from kente.notifications.v1 import message_pb2, message_service_pb2, message_ser
 from kente.payments.v1 import (
     payment_pb2,
     payment_service_pb2,
-    payment_service_pb2_grpc,
     provider_service_pb2,
     provider_service_pb2_grpc,
 )
@@ -101,14 +100,25 @@ class PaymentsFarEnd:
             self._service = None
 
     async def _build(self, _runtime: Runtime) -> Wiring:
-        add_payments = payment_service_pb2_grpc.add_PaymentServiceServicer_to_server
         add_providers = provider_service_pb2_grpc.add_ProviderServiceServicer_to_server
         return Wiring(
             servicers=[
-                Servicer("kente.payments.v1.PaymentService", add_payments, self),
+                Servicer("kente.payments.v1.PaymentService", _add_get_payment, self),
                 Servicer("kente.payments.v1.ProviderService", add_providers, self),
             ]
         )
+
+
+def _add_get_payment(servicer: Any, server: Any) -> None:
+    handler = grpc.unary_unary_rpc_method_handler(
+        servicer.GetPayment,
+        request_deserializer=payment_service_pb2.GetPaymentRequest.FromString,
+        response_serializer=payment_service_pb2.GetPaymentResponse.SerializeToString,
+    )
+    handlers = {"GetPayment": handler}
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("kente.payments.v1.PaymentService", handlers)]
+    )
 
 
 class PostOffice:
@@ -209,6 +219,16 @@ class PostOffice:
             body = {"operation": operation, "fault": fault, "count": count}
             (await client.put(f"{self.sandbox.url}/_faults/smtp", json=body)).raise_for_status()
 
+    async def until_faults_are_taken(self) -> None:
+        """Waits until the mail server has met the planned faults."""
+
+        async def taken() -> bool:
+            async with httpx.AsyncClient() as client:
+                answer = await client.get(f"{self.sandbox.url}/_faults/smtp")
+            return not answer.json()["faults"]
+
+        await eventually(taken)
+
     async def publish_success(self, payment: payment_pb2.Payment, event_id: str = "") -> str:
         """Publishes that a payment succeeded, as the outbox of payments does; the event's id."""
         event_id = event_id or new_id("evt")
@@ -229,14 +249,14 @@ class PostOffice:
         )
         return event_id
 
-    async def until_receipt(self, payment: payment_pb2.Payment) -> message_pb2.Message:
+    async def until_receipt(self, payment: payment_pb2.Payment, timeout_seconds: float = 15.0) -> message_pb2.Message:
         """The receipt of a payment once it is queued."""
 
         async def queued() -> message_pb2.Message | None:
             found = (await self.page(source_id=payment.payment_id)).messages
             return found[0] if found else None
 
-        message: message_pb2.Message = await eventually(queued)
+        message: message_pb2.Message = await eventually(queued, timeout_seconds)
         return message
 
 
