@@ -16,9 +16,9 @@ What surprised us:
 - The text of a reply often repeats the recipient's address, so no text of a server is ever logged or passed on.
 
 INFERRED: "trace_url" is how relays that can be asked (message trace, delivery logs) are asked: GET
-{trace_url}?message_id={key} with a bearer token answers {"messages": [{"message_id": key, "reference": id}]}, an empty
-list when there is none. A trace may lag: "trace_delay_seconds" says by how much at most. INFERRED: which refusals
-suppress an address. UNVERIFIED: XOAUTH2 against real servers.
+{trace_url}?message_id={key} with a bearer token answers {"messages": [{"message_id": key, "reference": id, "status":
+"accepted"}]}, an empty list when there is none; a status is one of TAKEN. A trace may lag: "trace_delay_seconds" says
+by how much at most. INFERRED: which refusals suppress an address. UNVERIFIED: XOAUTH2 against real servers.
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ from services.notifications.providers.smtp.replies import Reply
 from services.notifications.providers.smtp.session import Login, Server, Session, tls_context
 
 FIND_MESSAGE = Operation("find_message", writes=False)
+
+# What a trace says of a message that the server took, whatever became of it later.
+TAKEN = frozenset({"accepted", "delivered", "deferred", "bounced"})
 
 _OUTCOMES: dict[type[ProviderError], str] = {
     NotSent: "not_sent",
@@ -180,10 +183,11 @@ class Smtp(Adapter, Email, FindMessage):
             raise response.refusal()
         for message in messages:
             # A trace that ignores the question must not pass for an answer.
-            if isinstance(message, dict) and message.get("message_id") == message_key:
-                return FoundMessage(Finding.TAKEN, str(message.get("reference") or ""))
-        if messages:
-            raise response.unexpected("is about other messages")
+            if not isinstance(message, dict) or message.get("message_id") != message_key:
+                raise response.unexpected("is about another message")
+            if message.get("status") not in TAKEN:
+                raise response.unexpected("has a status that is not known")
+            return FoundMessage(Finding.TAKEN, str(message.get("reference") or ""))
         return FoundMessage(Finding.NOT_FOUND)
 
     @contextmanager

@@ -119,7 +119,9 @@ class Simulator(ProviderSimulator):
         """Whether a message was taken."""
         message_id = request.query_params.get("message_id", "")
         queue_ids = (self.shelf.get("trace", message_id) or {"queue_ids": []})["queue_ids"]
-        return JSONResponse({"messages": [{"message_id": message_id, "reference": queue_id} for queue_id in queue_ids]})
+        status = "perhaps" if self.fault_of(request) is Fault.UNKNOWN_STATUS else "accepted"
+        messages = [{"message_id": message_id, "reference": queue_id, "status": status} for queue_id in queue_ids]
+        return JSONResponse({"messages": messages})
 
     def is_first_time(self, address: str) -> bool:
         """Whether this address was not tried before; remembers that it was."""
