@@ -28,6 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mesh.logs import get_logger
@@ -55,18 +56,25 @@ class Sandbox:
         settings: ports, faults and latencies.
         host: address to listen on.
         state_path: file that it remembers everything in.
+        wrap: put around the application, to listen to what goes over the wire.
     """
 
-    def __init__(self, settings: SandboxSettings, host: str, state_path: Path | str) -> None:
+    def __init__(
+        self,
+        settings: SandboxSettings,
+        host: str,
+        state_path: Path | str,
+        wrap: Callable[[ASGIApp], ASGIApp] | None = None,
+    ) -> None:
         self.settings = settings
         self.host = host
         self.store = Store(state_path)
         self.faults = FaultPlan(self.store, settings)
         self.simulators = {slug: self._make(slug, kind) for slug, kind in find_simulators().items()}
-        self.app = Starlette(routes=[*self._control_routes(), *self._mounts()], lifespan=self._lifespan)
+        app = Starlette(routes=[*self._control_routes(), *self._mounts()], lifespan=self._lifespan)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self.app,
+                wrap(app) if wrap else app,
                 host=host,
                 port=settings.port,
                 http=_AbortableProtocol,
