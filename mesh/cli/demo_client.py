@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -99,10 +99,21 @@ class DemoClient:
             raise DemoError(f"{verb} {path} answered {answer.status_code} {reason}: {detail}")
         return Answer(answer.status_code, body, seconds, answer.headers.get("trace-id", ""))
 
-    async def watch(self, payment_id: str) -> AsyncIterator[Json]:
-        """The payment now and at every change, as server-sent events, until it can change no more by itself."""
+    async def watch(self, payment_id: str) -> AsyncGenerator[Json]:
+        """The payment now and at every change, as server-sent events, until it can change no more by itself.
+
+        Raises:
+            DemoError: it could still change after the limit, or the stream failed.
+        """
+        try:
+            async with asyncio.timeout(LIMIT_SECONDS):
+                async for payment in self._messages(payment_id):
+                    yield payment
+        except TimeoutError:
+            raise DemoError(f"{payment_id} could still change after {LIMIT_SECONDS:.0f} s") from None
+
+    async def _messages(self, payment_id: str) -> AsyncIterator[Json]:
         async with (
-            asyncio.timeout(LIMIT_SECONDS),
             self._gateway.stream("GET", f"/v1/payments/{payment_id}:watch", timeout=LIMIT_SECONDS) as stream,
         ):
             kind = "message"

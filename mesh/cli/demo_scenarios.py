@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Final
 
 from mesh.cli.demo_client import Answer, DemoClient, DemoError, until
@@ -234,20 +235,21 @@ class Demo:
         scenario.facts["traceId"] = answer.trace_id
         return answer
 
-    async def _follow(self, scenario: Scenario, payment: Json) -> Json:
+    async def _follow(self, scenario: Scenario, created: Json) -> Json:
         """Follow a payment by the watch until it can change no more by itself."""
         self._view.waiting("the payer and the provider decide")
-        seen = _states(payment)
-        async for current in self._client.watch(payment["paymentId"]):
-            payment = current
-            if _states(payment) != seen:
-                seen = _states(payment)
-                reference = payment["attempts"][-1].get("providerReference", "") if payment.get("attempts") else ""
-                told = f"{seen[0]}, attempt {seen[1]}" + (f", reference {reference}" if reference else "")
-                self._step(scenario, "watch", told)
-            if payment["state"] in _SETTLED:
-                return payment
-        raise DemoError(f"the watch ended while the payment was {payment['state']}")
+        seen = _states(created)
+        # Closed here: its limit in time must not outlive it.
+        async with aclosing(self._client.watch(created["paymentId"])) as changes:
+            async for payment in changes:
+                if _states(payment) != seen:
+                    seen = _states(payment)
+                    reference = payment["attempts"][-1].get("providerReference", "") if payment.get("attempts") else ""
+                    told = f"{seen[0]}, attempt {seen[1]}" + (f", reference {reference}" if reference else "")
+                    self._step(scenario, "watch", told)
+                if payment["state"] in _SETTLED:
+                    return payment
+        raise DemoError(f"the watch ended while the payment was {seen[0]}")
 
     async def _wait_for_ledger(self, scenario: Scenario, payment: Json) -> Json:
         self._view.waiting("the ledger has it")
