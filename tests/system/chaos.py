@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -68,9 +69,12 @@ async def run_once(mesh: LiveMesh, victim: str, seed: int) -> Tally:
         await _kill(mesh, victim)
         await mesh.wait_ready()
         for email, payment in zip(emails, payments, strict=True):
-            payment_id = await payment
             tally.payments += 1
-            tally.faults += [f"{victim}: {fault}" for fault in await faults_of(partner, payment_id, email, tally)]
+            try:
+                faults = await faults_of(partner, await payment, email, tally)
+            except AssertionError as error:
+                faults = [str(error)]
+            tally.faults += [f"{victim}, seed {seed}: {fault}" for fault in faults]
         tally.repeated_requests = partner.repeated
     finally:
         await partner.close()
@@ -116,12 +120,10 @@ async def faults_of(partner: Partner, payment_id: str, email: str, tally: Tally)
 
 
 def charges_of(state: dict[str, Any], payment_id: str) -> int:
-    """How often the provider took money for a payment, by the reference that it was given."""
+    """How often the provider took money for a payment: whatever attempt, it is told the payment's id in the note."""
+    note = payment_id.replace("_", "-")
     keys = {
-        record["reference"]
-        for records in state["records"].values()
-        for record in records
-        if record.get("externalId") == payment_id and "reference" in record
+        record["externalId"] for record in state["records"].get("requesttopay", []) if record.get("payeeNote") == note
     }
     return sum(1 for movement in state["movements"] if movement["operation"] == "collect" and movement["key"] in keys)
 
@@ -179,19 +181,23 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console()
     console.print(f"seed {arguments.seed}")
-    with tempfile.TemporaryDirectory(prefix="kente-chaos-") as folder:
-        mesh = LiveMesh(Path(folder) / "state", arguments.port_offset)
-        mesh.start()
-        try:
-            victims = arguments.victim or list(VICTIMS)
-            tallies = asyncio.run(run_all(mesh, victims, arguments.runs, arguments.seed, console))
-        finally:
-            mesh.stop()
+    folder = Path(tempfile.mkdtemp(prefix="kente-chaos-"))
+    mesh = LiveMesh(folder / "state", arguments.port_offset)
+    mesh.start()
+    try:
+        victims = arguments.victim or list(VICTIMS)
+        tallies = asyncio.run(run_all(mesh, victims, arguments.runs, arguments.seed, console))
+    finally:
+        mesh.stop()
     console.print(table_of(tallies))
     faults = [fault for tally in tallies.values() for fault in tally.faults]
     runs = sum(tally.runs for tally in tallies.values())
     console.print(f"{runs} runs, {len(faults)} faults")
-    return 1 if faults else 0
+    if faults:
+        console.print(f"state and logs are kept in {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
 
 
 if __name__ == "__main__":

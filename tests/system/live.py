@@ -126,13 +126,16 @@ class Partner:
     async def post(self, path: str, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
         """Sends a write until it is answered for good."""
         key = key or str(uuid.uuid4())
-        return await self._until_answered("POST", path, json=dict(body), headers={"Idempotency-Key": key})
+        options = {"json": dict(body), "headers": {"Idempotency-Key": key}}
+        answer: dict[str, Any] = await self._until_answered("POST", path, **options)
+        return answer
 
     async def get(self, path: str, **parameters: str) -> dict[str, Any]:
         """Reads until there is an answer."""
-        return await self._until_answered("GET", path, params=parameters)
+        answer: dict[str, Any] = await self._until_answered("GET", path, params=parameters)
+        return answer
 
-    async def _until_answered(self, verb: str, path: str, **options: Any) -> dict[str, Any]:
+    async def _until_answered(self, verb: str, path: str, **options: Any) -> Any:
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -141,8 +144,7 @@ class Partner:
                 outcome = repr(error)
             else:
                 if response.status_code == 200:
-                    answer: dict[str, Any] = response.json()
-                    return answer
+                    return response.json()
                 outcome = f"{response.status_code} {response.text}"
                 if response.status_code not in RETRY_STATUSES or not _invites_retry(response):
                     raise AssertionError(f"{verb} {path}: {outcome}")
@@ -190,8 +192,7 @@ class Partner:
     async def mails(self, recipient: str) -> list[dict[str, Any]]:
         """Mails that arrived."""
         url = f"{self.mesh.sandbox_url}/smtp/mailbox"
-        answer = await self._until_answered("GET", url, params={"recipient": recipient})
-        found: list[dict[str, Any]] = answer["messages"]
+        found: list[dict[str, Any]] = await self._until_answered("GET", url, params={"recipient": recipient})
         return found
 
 
