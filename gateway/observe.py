@@ -18,6 +18,8 @@ from mesh.telemetry import current_trace_id
 UNMATCHED = "unmatched"
 
 _SERVER_FAULT = 500
+# What a provider's callback is answered with, or a partner's text in an error, must never run as a page.
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _log = get_logger()
 _tracer = trace.get_tracer("kente.gateway")
 
@@ -102,7 +104,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
-            headers: list[tuple[bytes, bytes]] = [*message.get("headers", ())]
+            headers: list[tuple[bytes, bytes]] = [*message.get("headers", ()), _NO_SNIFFING]
             trace_id = current_trace_id()
             if trace_id:
                 headers.append((b"trace-id", trace_id.encode()))

@@ -53,7 +53,7 @@ async def serving(settings: GatewaySettings, shared: MeshSettings, identity: Ide
     while not server.started:  # noqa: ASYNC110 - uvicorn tells by no event that it started
         await asyncio.sleep(0.005)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
         yield Running(gateway, url, client)
     gateway.stopping.set()
     server.should_exit = True

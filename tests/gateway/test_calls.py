@@ -265,7 +265,7 @@ async def test_a_body_that_never_ends_does_not_hold_the_gateway(running: Running
 
 async def test_a_problem_of_a_service_keeps_its_reason_and_details(client: httpx.AsyncClient, far_end: FarEnd) -> None:
     far_end.problems["CreatePayment"] = Problem(
-        Reason.FIELD_INVALID, violations=[Violation("amount.currency", "is not an ISO 4217 code")], currency="XXX"
+        Reason.FIELD_INVALID, violations=[Violation("amount.currency", "is not an ISO 4217 code")], currency="ZZZ"
     )
 
     response = await client.post("/v1/payments", headers=WRITE, json=PAYMENT)
@@ -283,7 +283,7 @@ async def test_a_problem_of_a_service_keeps_its_reason_and_details(client: httpx
         "reason": "FIELD_INVALID",
         "domain": "kente",
         "remedy": "Correct the fields named in field_violations and send the request again.",
-        "metadata": {"currency": "XXX"},
+        "metadata": {"currency": "ZZZ"},
         "field_violations": [{"field": "amount.currency", "description": "is not an ISO 4217 code"}],
     }
 

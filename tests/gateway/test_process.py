@@ -56,7 +56,7 @@ async def test_it_serves_and_stops_on_sigterm_with_an_open_stream(environment: d
     url = f"http://127.0.0.1:{environment['KENTE_GATEWAY_PORT']}"
     far_end.updates.put_nowait(2)
     headers = {"authorization": f"Bearer {API_KEY}"}
-    async with process(environment) as gateway, httpx.AsyncClient(base_url=url) as client:
+    async with process(environment) as gateway, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         await until(lambda: ready(client), within_seconds=20)
 
         async with client.stream("GET", f"/v1/payments/{PAYMENT_ID}:watch", headers=headers) as response:
@@ -71,6 +71,20 @@ async def test_it_serves_and_stops_on_sigterm_with_an_open_stream(environment: d
         assert gateway.returncode == 0
         assert b"gateway_stopped" in output
         assert errors == b""
+
+
+@pytest.mark.parametrize(("proxies", "address"), [("", "127.0.0.1"), ("127.0.0.1", "198.51.100.7")])
+async def test_a_clients_address_is_believed_from_known_proxies_only(
+    environment: dict[str, str], far_end: FarEnd, proxies: str, address: str
+) -> None:
+    url = f"http://127.0.0.1:{environment['KENTE_GATEWAY_PORT']}"
+    changed = {**environment, "KENTE_GATEWAY_TRUSTED_PROXIES": proxies}
+    async with process(changed), httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        await until(lambda: ready(client), within_seconds=20)
+        response = await client.get("/.well-known/jwks.json", headers={"x-forwarded-for": "198.51.100.7"})
+
+    assert response.status_code == 200
+    assert far_end.last("GetKeySet").metadata["kente-client-address"] == address
 
 
 async def test_a_taken_port_is_told_in_one_line_with_its_setting(environment: dict[str, str]) -> None:
