@@ -40,9 +40,8 @@ def tail(
     as_json: JsonOption = False,
 ) -> None:
     """Show events as they are published. With --json one object a line."""
-    subject = f"kente.{tenant}.{kind.rstrip('.*>') + '.' if kind else ''}>"
     url = _nats_url(state_dir)
-    asyncio.run(_tail(url, subject, kind, last=last, follow=follow, as_json=as_json))
+    asyncio.run(_tail(url, f"kente.{tenant}.>", kind, last=last, follow=follow, as_json=as_json))
 
 
 def _nats_url(state_dir: Path) -> str:

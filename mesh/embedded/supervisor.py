@@ -72,6 +72,8 @@ class Supervisor:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self._stop.set)
+            # First of all: what is published from here on no longer tells of them.
+            await asyncio.to_thread(self._end_leftovers)
             try:
                 if await self._until_stopped(self._start()):
                     self._publish("ready")
@@ -111,8 +113,7 @@ class Supervisor:
 
     async def _start(self) -> None:
         plan = self.plan
-        self._report("clean up")
-        await asyncio.to_thread(self._end_leftovers)
+        self._report("ports")
         faults = plan.ports.taken(set(plan.processes))
         if faults:
             raise StartError(faults[0])
