@@ -10,13 +10,15 @@ the descriptor inside protovalidate.
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import google.api
 from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
@@ -113,11 +115,43 @@ def generate_python(target: Path) -> None:
     quiet = ("--mypy_opt=quiet", "--mypy_grpc_opt=quiet")
     protoc(PROTO, *(f"--{name}_out={target}" for name in outs), *quiet)
     write_reasons(target)
+    write_comments(target / "kente" / "comments.json")
     (target / "kente" / "py.typed").touch()
     shim = target / "buf" / "validate"
     shim.mkdir(parents=True, exist_ok=True)
     (shim / "validate_pb2.py").write_text(VALIDATE_SHIM)
     (shim / "validate_pb2.pyi").write_text(VALIDATE_STUB)
+
+
+def write_comments(target: Path) -> None:
+    """Writes the comments of the contracts by full name, for the gateway's documents: generated modules carry none."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(image_of(PROTO))
+    comments: dict[str, str] = {}
+    for file in files.file:
+        if not file.package.startswith("kente."):
+            continue
+        for location in file.source_code_info.location:
+            text = "\n".join(line.strip() for line in location.leading_comments.splitlines()).strip()
+            name = commented_name(file, location.path)
+            if text and name:
+                comments[name] = text
+    target.write_text(json.dumps(dict(sorted(comments.items())), ensure_ascii=False, indent=1) + "\n")
+
+
+def commented_name(file: descriptor_pb2.FileDescriptorProto, path: Sequence[int]) -> str:
+    """Full name of what a source location describes; empty for what has none, such as an option."""
+    element: Any = file
+    names = [file.package]
+    for number, index in zip(path[::2], path[1::2], strict=False):
+        field = element.DESCRIPTOR.fields_by_number.get(number)
+        if field is None or not field.is_repeated or field.message_type is None:
+            return ""
+        element = getattr(element, field.name)[index]
+        if isinstance(element, descriptor_pb2.EnumValueDescriptorProto):
+            # Enum values are scoped beside their enum.
+            names.pop()
+        names.append(str(getattr(element, "name", "")))
+    return ".".join(names) if len(names) > 1 and len(path) % 2 == 0 else ""
 
 
 def write_reasons(target: Path) -> None:
@@ -191,7 +225,7 @@ def git(*arguments: str) -> str:
 
 
 def differences(left: Path, right: Path) -> Iterator[str]:
-    pattern = ("*.py", "*.pyi")
+    pattern = ("*.py", "*.pyi", "*.json")
     names = {
         str(path.relative_to(side))
         for side in (left, right)
