@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import policy
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
@@ -86,6 +87,9 @@ _SETTING_MAX_SECONDS = 86_400.0
 # 7-bit encodings only, so that no extension of the server is needed; CRLF line ends; a header of two lines is refused.
 _POLICY = policy.SMTP.clone(cte_type="7bit")
 
+# What the library raises for an address or header that can't be written; some of it stumbles rather than refuses.
+_UNWRITABLE = (ValueError, IndexError, MessageError)
+
 _log = get_logger()
 _tracer = trace.get_tracer("kente.provider.smtp")
 
@@ -139,8 +143,8 @@ class Smtp(Adapter, Email, FindMessage):
     async def send(self, order: EmailOrder) -> Outcome:
         """Hands over one e-mail in a session of its own."""
         try:
-            sender, content = _sender_address(order), _compose(order)
-        except (ValueError, UnicodeError):
+            sender, content = _sender_address(order), compose(order)
+        except _UNWRITABLE:
             message = "The e-mail can't be written: an address or a header is not valid."
             return Outcome(OutcomeState.FAILED, failure=ProviderFailure(FailureCode.REQUEST_REJECTED, message))
         seconds = min(self._seconds, remaining_seconds(self._seconds + _RESERVE_SECONDS) - _RESERVE_SECONDS)
@@ -232,11 +236,11 @@ def _sender_address(order: EmailOrder) -> str:
     return address
 
 
-def _compose(order: EmailOrder) -> bytes:
+def compose(order: EmailOrder) -> bytes:
     """The message as it goes over the wire, before dots are doubled.
 
     Raises:
-        ValueError, UnicodeError: a header or an address can't be written.
+        ValueError, IndexError, MessageError: a header or an address can't be written.
     """
     name, address = parseaddr(order.sender)
     message = EmailMessage(_POLICY)
