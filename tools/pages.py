@@ -1,7 +1,7 @@
 """Write the pages of docs/ that are made from the code, or check that they are current.
 
-    python -m tools.pages write
-    python -m tools.pages check
+python -m tools.pages write
+python -m tools.pages check
 """
 
 from __future__ import annotations
