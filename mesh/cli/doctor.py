@@ -21,6 +21,7 @@ from rich.table import Table
 
 from mesh.cli.options import plan_of, state_at
 from mesh.cli.output import console, mebibytes, print_json
+from mesh.cli.status import read_processes
 from mesh.embedded import nats, outside, postgres, runfile
 from mesh.embedded.accounts import unprivileged_account
 from mesh.embedded.errors import StartError
@@ -86,6 +87,7 @@ def examine(plan: MeshPlan, run_state: runfile.RunState | None) -> list[Finding]
         *_state_folder(plan),
         *_ports(plan, running=run_state is not None),
         *_running(plan, run_state),
+        *asyncio.run(_health(plan, run_state)),
         *asyncio.run(_servers(plan)),
         _clock(plan.state.path),
     ]
@@ -216,6 +218,18 @@ def _running(plan: MeshPlan, run_state: runfile.RunState | None) -> Iterator[Fin
         yield Finding("mesh", "warn", f"restarted: {', '.join(restarted)}", f"see {plan.state.logs}")
     else:
         yield Finding("mesh", "ok", f"{run_state.state}, supervisor pid {run_state.supervisor.pid}")
+
+
+async def _health(plan: MeshPlan, run_state: runfile.RunState | None) -> list[Finding]:
+    """Each process of the running mesh, the embedded servers among them, asked whether it serves."""
+    if run_state is None:
+        return []
+    processes = await read_processes(plan, run_state)
+    away = [process.name for process in processes if process.health not in {"serving", "running"}]
+    if away:
+        advice = f"it is started again by itself; see {plan.state.logs} if that does not help"
+        return [Finding("health", "fail", f"{name} does not serve", advice) for name in away]
+    return [Finding("health", "ok", f"all {len(processes)} processes serve")]
 
 
 async def _servers(plan: MeshPlan) -> list[Finding]:
