@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import protovalidate
+from google.protobuf.message import Message
 from protovalidate import Violation as RuleViolation
 
 from mesh.errors import Problem, Reason, Violation
@@ -11,10 +14,26 @@ from mesh.interceptors.chain import Answer, Exchange, Proceed
 
 async def validation(exchange: Exchange, proceed: Proceed) -> Answer:
     """Refuses a request that breaks a rule, naming every field that does."""
-    found = protovalidate.collect_violations(exchange.request)
+    found = [_violation(violation) for violation in protovalidate.collect_violations(exchange.request)]
+    found.extend(_nul_characters(exchange.request))
     if found:
-        raise Problem(Reason.FIELD_INVALID, violations=[_violation(violation) for violation in found])
+        raise Problem(Reason.FIELD_INVALID, violations=found)
     return await proceed(exchange)
+
+
+def _nul_characters(message: Message, path: str = "") -> Iterator[Violation]:
+    """Strings that PostgreSQL could not store. The contracts' rules can't say this for all strings at once."""
+    for field, value in message.ListFields():
+        name = f"{path}{field.name}"
+        values = (
+            value.items() if isinstance(value, Mapping) else enumerate(value) if field.is_repeated else [("", value)]
+        )
+        for key, element in values:
+            subscript = f"[{key!r}]" if field.is_repeated else ""
+            if isinstance(element, Message):
+                yield from _nul_characters(element, f"{name}{subscript}.")
+            elif "\0" in f"{key}" or (isinstance(element, str) and "\0" in element):
+                yield Violation(name, "holds a NUL character: leave it out")
 
 
 def _violation(violation: RuleViolation) -> Violation:
