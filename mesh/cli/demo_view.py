@@ -84,7 +84,7 @@ def show_report(screen: Console, report: Report) -> None:
         mark = "[green]ok[/]" if scenario.is_well else "[bold red]failed[/]"
         table.add_row(
             f"{mark} {scenario.title}",
-            subject.get("state", ""),
+            str(subject.get("state", "")).removeprefix("STATE_"),
             f"{good}/{len(scenario.checks)}",
             f"{scenario.seconds:.1f} s",
         )
