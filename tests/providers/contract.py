@@ -10,7 +10,7 @@ import enum
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,12 +127,14 @@ class Driver:
 
     Attributes:
         elsewhere: capabilities that the suite exercises in another way, such as callbacks.
+        call: makes the call of an example: adapter, name of the method, its arguments as JSON has them.
     """
 
     domain: str
     cases: tuple[Case, ...]
     questions: tuple[Question, ...]
     elsewhere: frozenset[str] = frozenset()
+    call: Callable[[Adapter, str, Mapping[str, Any]], Awaitable[object]] | None = None
 
     @property
     def capabilities(self) -> set[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mesh.ids import derive_uuid
+from mesh.money import Money
 from mesh.provider.adapter import Adapter
 from services.payments.provider import (
     Balance,
@@ -177,9 +179,35 @@ class Holders(Question):
         return None
 
 
+_ORDERS: dict[str, type] = {
+    "collect": CollectOrder,
+    "charge": ChargeOrder,
+    "payout": PayoutOrder,
+    "refund": RefundOrder,
+}
+
+
+async def call(adapter: Adapter, name: str, arguments: Mapping[str, Any]) -> object:
+    """Makes the call of an example: `arguments` are the fields of its order or key."""
+    values: dict[str, Any] = {
+        key: Money(**value) if key.endswith("amount") else value for key, value in arguments.items()
+    }
+    if name in _ORDERS:
+        parameters: list[Any] = [_ORDERS[name](**values)]
+    elif name.startswith("find_"):
+        parameters = [OperationKey(**values)]
+    elif name in {"capture", "cancel"}:
+        key = OperationKey(values.pop("attempt_key"), values.pop("reference", ""))
+        parameters = [key, *values.values()]
+    else:
+        parameters = list(values.values())
+    return await getattr(adapter, name)(*parameters)
+
+
 DRIVER = Driver(
     domain="payments",
     cases=(Collect(), Charge(), Capture(), Payouts(), Refunds()),
     questions=(Balances(), Holders()),
     elsewhere=frozenset({"Webhooks"}),
+    call=call,
 )

@@ -13,14 +13,22 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import yaml
-from openapi_schema_validator import OAS30Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # the library has no types
 from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT4
+from referencing.jsonschema import DRAFT202012
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mesh.sandbox.faults import Fault
 
-_SPECIFIC_FAULTS = {Fault.HTML_502, Fault.TRUNCATED_JSON, Fault.UNKNOWN_STATUS}
+# Under these the answer is none of the provider's, or none at all.
+_WITHOUT_ANSWER = {
+    Fault.HTML_502,
+    Fault.TRUNCATED_JSON,
+    Fault.UNKNOWN_STATUS,
+    Fault.TIMEOUT_BEFORE,
+    Fault.TIMEOUT_AFTER_COMMIT,
+    Fault.RESET_AFTER_COMMIT,
+}
 _ROOT = "urn:spec"
 _PART = re.compile(r"([^\[\]]+)|\[([^\[\]]*)\]")
 
@@ -33,8 +41,18 @@ def vendor_spec(slug: str) -> dict[str, Any] | None:
     if not found:
         return None
     with gzip.open(found[-1]) as file:
-        document: dict[str, Any] = yaml.load(file, Loader=yaml.CSafeLoader)
+        document: dict[str, Any] = _as_json_schema(yaml.load(file, Loader=yaml.CSafeLoader))
     return document
+
+
+def _as_json_schema(node: Any) -> Any:
+    """OpenAPI 3.0's "nullable" in the words of JSON Schema."""
+    if isinstance(node, list):
+        return [_as_json_schema(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    plain = {key: _as_json_schema(value) for key, value in node.items() if key != "nullable"}
+    return {"anyOf": [plain, {"type": "null"}]} if node.get("nullable") is True else plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +96,7 @@ class Recorder:
 
             path = scope["path"]
             await app(scope, hear, say)
-            if scope["state"].get("fault") not in _SPECIFIC_FAULTS and status:
+            if scope["state"].get("fault") not in _WITHOUT_ANSWER and status:
                 _, slug, rest = path.split("/", 2) if path.count("/") > 1 else ("", "", "")
                 query = scope["query_string"].decode()
                 self.exchanges.append(
@@ -94,7 +112,7 @@ class Recorder:
             spec = vendor_spec(exchange.slug)
             if spec is not None:
                 faults = _faults_of(spec, exchange)
-                assert faults == [], f"{exchange.method} {exchange.path} {exchange.status}"
+                assert faults == [], f"{exchange.method} {exchange.path} {exchange.status}: {faults}"
 
 
 def _faults_of(spec: dict[str, Any], exchange: Exchange) -> list[str]:
@@ -130,7 +148,7 @@ def _query_faults(operation: dict[str, Any], exchange: Exchange) -> list[str]:
 
 def _check(spec: dict[str, Any], schema: dict[str, Any], value: object) -> list[str]:
     registry: Registry[Any] = Registry().with_resource(_ROOT, _resource(id(spec), spec))
-    validator = OAS30Validator(_absolute(schema), registry=registry)
+    validator = Draft202012Validator(_absolute(schema), registry=registry)
     return [
         f"{'.'.join(map(str, error.absolute_path))}: {error.message[:300]}" for error in validator.iter_errors(value)
     ]
@@ -141,7 +159,7 @@ _RESOURCES: dict[int, Any] = {}
 
 def _resource(identity: int, spec: dict[str, Any]) -> Any:
     if identity not in _RESOURCES:
-        _RESOURCES[identity] = Resource.from_contents(spec, default_specification=DRAFT4)
+        _RESOURCES[identity] = Resource.from_contents(spec, default_specification=DRAFT202012)
     return _RESOURCES[identity]
 
 

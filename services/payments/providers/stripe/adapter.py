@@ -213,9 +213,12 @@ class Stripe(Adapter, CardCharge, Refund, Balance, Webhooks):
         check_hmac([self.credentials.webhook_secret.encode()], message, pairs.get("v1", []))
         try:
             event = json.loads(webhook.body)
-            event_id, subject = str(event["id"]), dict(event["data"]["object"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+            event_id, data = str(event["id"]), event.get("data")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise WebhookUnverified("stripe: the callback is no event") from None
+        subject = data.get("object") if isinstance(data, dict) else None
+        if not isinstance(subject, dict):
+            return []
         operation, reader = _WEBHOOK_READERS.get(str(subject.get("object")), ("", outcome_of_charge))
         attempt_key = str(metadata_of(subject).get("attempt_key") or "")
         if not operation or not attempt_key:
