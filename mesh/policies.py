@@ -81,5 +81,7 @@ def _fault_of(method: Method) -> str:
         "no rate class": policy.rate == Rate.RATE_UNSPECIFIED,
         "idempotent by request_id, and its request has none": needs_id
         and "request_id" not in method.descriptor.input_type.fields_by_name,
+        # The interceptors see one request. An RPC that they can't see whole would pass them by.
+        "a stream of requests": method.descriptor.client_streaming,
     }
     return next((fault for fault, is_so in faults.items() if is_so), "")

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
 
 import grpc
 import nats.errors
@@ -24,6 +24,7 @@ import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
+from typing_extensions import TypeVar
 
 from mesh.admin import AdminServer
 from mesh.bus import Consumer, ConsumerRunner, connect, ensure_stream
@@ -50,9 +51,12 @@ from mesh.tokens import Identity, TrustBundle
 
 log = structlog.get_logger()
 
+OwnSettings = TypeVar("OwnSettings", bound=ServiceSettings, default=ServiceSettings)
+
 _MESSAGE_BYTES = 4 * 1024 * 1024
 _CONNECTION_AGE_MILLISECONDS = 600_000
 _HEALTH_SECONDS = 1.0
+_HASH_KEY_CHARACTERS = 32
 _CLOSE_SECONDS = 2.0
 # Environment variable with the number of a worker process. The first serves the admin port for all.
 _WORKER = "KENTE_WORKER"
@@ -86,10 +90,11 @@ class Wiring:
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
-    """What the mesh gives to a service when it is wired."""
+class Runtime(Generic[OwnSettings]):
+    """What the mesh gives to a service when it is wired: settings of its own and of the mesh, and what is shared."""
 
     name: str
+    settings: OwnSettings
     mesh: MeshSettings
     database: Database
     identity: Identity
@@ -100,13 +105,13 @@ class Runtime:
         return open_channel(service, self.mesh, self.identity)
 
 
-Build = Callable[[Runtime], Awaitable[Wiring]]
+Build = Callable[[Runtime[OwnSettings]], Awaitable[Wiring]]
 
 
-class Service:
+class Service(Generic[OwnSettings]):
     """One running service in this process."""
 
-    def __init__(self, name: str, mesh: MeshSettings, settings: ServiceSettings, build: Build) -> None:
+    def __init__(self, name: str, mesh: MeshSettings, settings: OwnSettings, build: Build[OwnSettings]) -> None:
         self.name = name
         self.mesh = mesh
         self.settings = settings
@@ -136,6 +141,10 @@ class Service:
         mesh = self.mesh
         if mesh.identity_file is None or mesh.trust_bundle_file is None:
             raise SystemExit("KENTE_IDENTITY_FILE and KENTE_TRUST_BUNDLE_FILE must be set; `kente up` makes the files")
+        if len(mesh.request_hash_key.get_secret_value()) < _HASH_KEY_CHARACTERS:
+            raise SystemExit(
+                f"KENTE_REQUEST_HASH_KEY must have {_HASH_KEY_CHARACTERS} characters: openssl rand -hex 32"
+            )
         self._database = await Database.connect(
             mesh.database_url.get_secret_value(),
             pool_size=self.settings.database_pool_size,
@@ -147,7 +156,7 @@ class Service:
         self._jetstream = self._nats.jetstream(timeout=5)
         await ensure_stream(self._jetstream, mesh.nats_replicas)
         bundle = TrustBundle(mesh.trust_bundle_file)
-        runtime = Runtime(self.name, mesh, self._database, Identity.load(mesh.identity_file), bundle)
+        runtime = Runtime(self.name, self.settings, mesh, self._database, Identity.load(mesh.identity_file), bundle)
         self._wiring = await self._build(runtime)
         for close in reversed(self._wiring.close):
             self._opened.push_async_callback(close)
@@ -274,12 +283,12 @@ def concerns(mesh: MeshSettings, database: Database, bundle: TrustBundle) -> lis
         authorisation,
         RateLimit(mesh),
         validation,
-        StoredAnswers(database),
+        StoredAnswers(database, mesh.request_hash_key.get_secret_value().encode()),
         AuditLog(database),
     ]
 
 
-def run_service(name: str, settings_class: type[ServiceSettings], build: Build) -> None:
+def run_service(name: str, settings_class: type[OwnSettings], build: Build[OwnSettings]) -> None:
     """Entry point of a service process: serves until SIGTERM or SIGINT."""
     mesh, settings = load(MeshSettings), load(settings_class)
     if settings.workers > 1 and _WORKER not in os.environ:
@@ -289,7 +298,7 @@ def run_service(name: str, settings_class: type[ServiceSettings], build: Build) 
     sys.exit(uvloop.run(_serve(Service(name, mesh, settings, build))))
 
 
-async def _serve(service: Service) -> int:
+async def _serve(service: Service[Any]) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):

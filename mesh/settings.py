@@ -30,6 +30,11 @@ class MeshSettings(BaseSettings):
     otlp_endpoint: str = Field("", description="OpenTelemetry collector (OTLP over gRPC) that traces go to.")
     trace_file: Path | None = Field(None, description="File that finished spans are appended to, a JSON object a line.")
     identity_file: Path | None = Field(None, description="Private key (JWK) that this process signs its calls with.")
+    request_hash_key: SecretStr = Field(
+        SecretStr(""),
+        description="Secret that stored fingerprints of requests are made with: 32 characters or more, the same on"
+        " every replica of a service, never changed.",
+    )
     trust_bundle_file: Path | None = Field(None, description="Public keys (JWKS) of all processes of the mesh.")
     public_url: str = Field("http://127.0.0.1:8080", description="Address of the gateway as providers reach it.")
     sandbox_url: str = Field("http://127.0.0.1:7480", description="Address of the provider sandbox.")

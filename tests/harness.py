@@ -46,6 +46,7 @@ class Infrastructure:
             "state_dir": self.folder,
             "database_url": SecretStr(role_url),
             "nats_url": self.nats.url,
+            "request_hash_key": SecretStr(PASSWORD * 8),
             "identity_file": self.folder / "identities" / f"{process}.jwk",
             "trust_bundle_file": self.folder / "identities" / "bundle.jwks",
             "job_heartbeat_seconds": 2.0,

@@ -20,10 +20,12 @@ class InstallationKeys:
     Attributes:
         role_passwords: Database password of each service's role.
         connections_encryption_keys: What the connections service seals credentials with, as its setting wants it.
+        request_hash_key: What stored fingerprints of requests are made with.
     """
 
     role_passwords: Mapping[str, str]
     connections_encryption_keys: str
+    request_hash_key: str
 
 
 def load_or_create(state: StateDir) -> InstallationKeys:
@@ -42,7 +44,9 @@ def load_or_create(state: StateDir) -> InstallationKeys:
     try:
         document = json.loads(state.secrets_file.read_text())
         passwords = {name: str(document["role_passwords"][name]) for name in SERVICES}
-        return InstallationKeys(passwords, str(document["connections_encryption_keys"]))
+        return InstallationKeys(
+            passwords, str(document["connections_encryption_keys"]), str(document["request_hash_key"])
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StartError(
             f"{state.secrets_file} can't be read ({type(error).__name__}): "
@@ -55,5 +59,6 @@ def _create(state: StateDir) -> None:
     document = {
         "role_passwords": {name: secrets.token_urlsafe(24) for name in SERVICES},
         "connections_encryption_keys": f"key-1:{key}",
+        "request_hash_key": secrets.token_urlsafe(_KEY_BYTES),
     }
     write_private(state.secrets_file, json.dumps(document, indent=2))

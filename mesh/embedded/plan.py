@@ -139,6 +139,7 @@ class MeshPlan:
         if name in SERVICES:
             environment["KENTE_DATABASE_URL"] = self._role_url(f"kente_{name}", keys.role_passwords[name])
             environment["KENTE_NATS_URL"] = self.outside.nats_url or self.nats.url
+            environment.setdefault("KENTE_REQUEST_HASH_KEY", keys.request_hash_key)
         if name == "connections":
             environment.setdefault("KENTE_CONNECTIONS_ENCRYPTION_KEYS", keys.connections_encryption_keys)
         return environment

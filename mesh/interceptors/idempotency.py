@@ -8,7 +8,7 @@ Should a run outlive its lease and another begin, the one that ends first gives 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import hmac
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -51,14 +51,16 @@ class _Key:
 class StoredAnswers:
     """Answers by tenant, method and request_id, in PostgreSQL."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, hash_key: bytes) -> None:
+        self._hash_key = hash_key
         self._database = database
 
     async def __call__(self, exchange: Exchange, proceed: Proceed) -> Answer:
         """Gives the stored answer, or runs the handler and stores what it says."""
         if exchange.method.policy.idempotency != Idempotency.IDEMPOTENCY_REQUEST_ID:
             return await proceed(exchange)
-        request_hash = hashlib.sha256(serialize(exchange.request)).digest()
+        # Keyed: a request can hold a weak secret, which must not be guessed from what the table keeps of it.
+        request_hash = hmac.digest(self._hash_key, serialize(exchange.request), "sha256")
         key = _Key(exchange.call.tenant_id, exchange.method.full_name, exchange.call.request_id, request_hash)
         begun = await self._begin(key)
         if isinstance(begun, bytes):

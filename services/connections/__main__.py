@@ -5,7 +5,6 @@ from __future__ import annotations
 from kente.connections.v1 import connection_service_pb2_grpc, credential_service_pb2_grpc
 
 from mesh.server import Runtime, Servicer, Wiring, run_service
-from mesh.settings import load
 from services.connections import peers
 from services.connections.model import KeyRing
 from services.connections.servicer import ConnectionServicer, CredentialServicer
@@ -13,9 +12,9 @@ from services.connections.settings import ConnectionsSettings
 from services.connections.use_cases.resolve_credentials import SealedCache
 
 
-async def build(runtime: Runtime) -> Wiring:
+async def build(runtime: Runtime[ConnectionsSettings]) -> Wiring:
     """Puts the service together."""
-    settings = load(ConnectionsSettings)
+    settings = runtime.settings
     keys = KeyRing.parse(settings.encryption_keys.get_secret_value())
     cache = SealedCache(remember_seconds=settings.credential_cache_seconds)
     payments, notifications = runtime.channel("payments"), runtime.channel("notifications")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from kente.identity.v1 import api_key_service_pb2_grpc, tenant_service_pb2_grpc, token_service_pb2_grpc
 
 from mesh.server import Runtime, Servicer, Wiring, run_service
-from mesh.settings import load
 from services.identity.servicer import ApiKeyServicer, TenantServicer, TokenServicer
 from services.identity.settings import IdentitySettings
 
 
-async def build(runtime: Runtime) -> Wiring:
+async def build(runtime: Runtime[IdentitySettings]) -> Wiring:
     """Puts the service together."""
-    settings = load(IdentitySettings)
+    settings = runtime.settings
     return Wiring(
         servicers=[
             Servicer(

@@ -9,7 +9,7 @@ from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
 
 
-async def build(runtime: Runtime) -> Wiring:
+async def build(runtime: Runtime[LedgerSettings]) -> Wiring:
     """Wires the service."""
     return Wiring(
         servicers=[

@@ -12,7 +12,6 @@ from kente.notifications.v1 import (
 from mesh.bus import Consumer
 from mesh.provider.registry import Registry
 from mesh.server import Runtime, Servicer, Wiring, run_service
-from mesh.settings import load
 from services.notifications import convert
 from services.notifications.peers import Payments, Providers
 from services.notifications.servicer import MessageServicer, ProviderServicer
@@ -22,9 +21,9 @@ from services.notifications.use_cases.queue_message import DELIVER_MESSAGE
 from services.notifications.use_cases.queue_receipt import PREPARE_RECEIPT, ReceiptQueue
 
 
-async def build(runtime: Runtime) -> Wiring:
+async def build(runtime: Runtime[NotificationsSettings]) -> Wiring:
     """Wires the service."""
-    settings = load(NotificationsSettings)
+    settings = runtime.settings
     registry = Registry("notifications", sandbox_url=runtime.mesh.sandbox_url, cache_url=runtime.mesh.cache_url)
     connections, payments = runtime.channel("connections"), runtime.channel("payments")
     providers = Providers(

@@ -10,7 +10,6 @@ from kente.payments.v1 import (
 
 from mesh.provider.registry import Registry
 from mesh.server import Runtime, Servicer, Wiring, run_service
-from mesh.settings import load
 from services.payments import convert
 from services.payments.peers import Ledger, Providers
 from services.payments.repository.changes import PaymentChanges
@@ -20,9 +19,9 @@ from services.payments.use_cases.desk import Desk
 from services.payments.use_cases.run_jobs import handlers
 
 
-async def build(runtime: Runtime) -> Wiring:
+async def build(runtime: Runtime[PaymentsSettings]) -> Wiring:
     """Wires the service."""
-    settings = load(PaymentsSettings)
+    settings = runtime.settings
     registry = Registry("payments", sandbox_url=runtime.mesh.sandbox_url, cache_url=runtime.mesh.cache_url)
     # A provider whose facts are not complete must stop the service at its start, not a payment later.
     registry.describe()

@@ -42,6 +42,7 @@ async def running(
         "KENTE_NATS_URL": mesh.nats_url,
         "KENTE_IDENTITY_FILE": str(mesh.identity_file),
         "KENTE_TRUST_BUNDLE_FILE": str(mesh.trust_bundle_file),
+        "KENTE_REQUEST_HASH_KEY": mesh.request_hash_key.get_secret_value(),
         "KENTE_STATE_DIR": str(folder),
         "KENTE_LOG_LEVEL": "DEBUG",
         "KENTE_TRACE_FILE": str(output.trace_file),

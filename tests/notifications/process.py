@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import sys
 from collections.abc import Mapping
@@ -10,8 +11,15 @@ from pathlib import Path
 
 from mesh.embedded.ports import accepts
 from tests.harness import Infrastructure, eventually
-from tests.notifications.conftest import SETTINGS
 
+# So that tests need not wait for what is patient in production.
+SETTINGS = {
+    "KENTE_CONNECTIONS_ENCRYPTION_KEYS": f"k1:{base64.b64encode(b'.' * 32).decode()}",
+    "KENTE_NOTIFICATIONS_RETRY_FIRST_SECONDS": "0.05",
+    "KENTE_NOTIFICATIONS_RETRY_LONGEST_SECONDS": "0.3",
+    "KENTE_NOTIFICATIONS_UNKNOWN_RECHECK_SECONDS": "0.3",
+    "KENTE_NOTIFICATIONS_CONNECTIONS_CACHE_SECONDS": "0.2",
+}
 _STOP_SECONDS = 10
 
 
@@ -31,6 +39,7 @@ class ServiceProcess:
             "KENTE_NATS_URL": mesh.nats_url,
             "KENTE_IDENTITY_FILE": str(mesh.identity_file),
             "KENTE_TRUST_BUNDLE_FILE": str(mesh.trust_bundle_file),
+            "KENTE_REQUEST_HASH_KEY": mesh.request_hash_key.get_secret_value(),
             "KENTE_STATE_DIR": str(folder),
             "KENTE_LOG_LEVEL": "DEBUG",
             "KENTE_TRACE_FILE": str(self.trace_file),
