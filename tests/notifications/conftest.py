@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,15 +14,9 @@ from mesh.sandbox.server import Sandbox
 from mesh.sandbox.settings import SandboxSettings
 from tests.harness import Infrastructure, TestMesh
 from tests.notifications.post_office import PaymentsFarEnd, PostOffice
+from tests.notifications.process import SETTINGS, ServiceProcess
 
 LIMITS = {"write_rate_per_second": 100_000, "read_rate_per_second": 100_000}
-SETTINGS = {
-    "KENTE_CONNECTIONS_ENCRYPTION_KEYS": f"k1:{base64.b64encode(b'.' * 32).decode()}",
-    "KENTE_NOTIFICATIONS_RETRY_FIRST_SECONDS": "0.05",
-    "KENTE_NOTIFICATIONS_RETRY_LONGEST_SECONDS": "0.3",
-    "KENTE_NOTIFICATIONS_UNKNOWN_RECHECK_SECONDS": "0.3",
-    "KENTE_NOTIFICATIONS_CONNECTIONS_CACHE_SECONDS": "0.2",
-}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +79,32 @@ def office(
 ) -> PostOffice:
     """The messages of this test's tenant."""
     return PostOffice(notifications, sandbox, payments, nats_client, tenant_id)
+
+
+@pytest.fixture
+async def process(
+    infrastructure: Infrastructure, surroundings: TestMesh, sandbox: Sandbox, tmp_path: Path
+) -> AsyncIterator[ServiceProcess]:
+    """Notifications as a process of its own."""
+    _ = surroundings
+    running = ServiceProcess(infrastructure, tmp_path, {"KENTE_SANDBOX_URL": sandbox.url})
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+def process_office(  # noqa: PLR0917 - each is a fixture
+    process: ServiceProcess,
+    surroundings: TestMesh,
+    sandbox: Sandbox,
+    payments: PaymentsFarEnd,
+    nats_client: Client,
+    tenant_id: str,
+) -> PostOffice:
+    """The messages of this test's tenant, in that process."""
+    _ = process
+    return PostOffice(surroundings, sandbox, payments, nats_client, tenant_id)
 
 
 @pytest.fixture

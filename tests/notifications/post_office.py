@@ -66,7 +66,7 @@ class PaymentsFarEnd:
     def __init__(self, infrastructure: Infrastructure) -> None:
         self._infrastructure = infrastructure
         self._payments: dict[tuple[str, str], payment_pb2.Payment] = {}
-        self._service: Service | None = None
+        self._service: Service[ServiceSettings] | None = None
         self.reads = 0
 
     def keep(self, tenant_id: str, payment: payment_pb2.Payment) -> None:
@@ -99,7 +99,7 @@ class PaymentsFarEnd:
             await self._service.stop()
             self._service = None
 
-    async def _build(self, _runtime: Runtime) -> Wiring:
+    async def _build(self, _runtime: Runtime[ServiceSettings]) -> Wiring:
         add_providers = provider_service_pb2_grpc.add_ProviderServiceServicer_to_server
         return Wiring(
             servicers=[

@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import asyncpg
 import pytest
 from kente.notifications.v1 import message_pb2
-from nats.aio.client import Client
 
-from mesh.sandbox.server import Sandbox
-from tests.harness import Infrastructure, TestMesh, eventually
-from tests.notifications.post_office import PaymentsFarEnd, PostOffice, make_payment, new_address
+from tests.harness import eventually
+from tests.notifications.post_office import PostOffice, make_payment, new_address
 from tests.notifications.process import ServiceProcess
 
 # The stream gives an event that a dead process took to another one after half a minute.
 _REDELIVERY_SECONDS = 60.0
-
-
-@pytest.fixture
-async def process(
-    infrastructure: Infrastructure, surroundings: TestMesh, sandbox: Sandbox, tmp_path: Path
-) -> AsyncIterator[ServiceProcess]:
-    """Notifications as a process of its own."""
-    _ = surroundings
-    running = ServiceProcess(infrastructure, tmp_path, {"KENTE_SANDBOX_URL": sandbox.url})
-    await running.start()
-    yield running
-    await running.stop()
-
-
-@pytest.fixture
-def office(  # noqa: PLR0917 - each is a fixture
-    process: ServiceProcess,
-    surroundings: TestMesh,
-    sandbox: Sandbox,
-    payments: PaymentsFarEnd,
-    nats_client: Client,
-    tenant_id: str,
-) -> PostOffice:
-    """The messages of this test's tenant, in that process."""
-    _ = process
-    return PostOffice(surroundings, sandbox, payments, nats_client, tenant_id)
 
 
 async def _until_sending(admin: asyncpg.Connection, payment_id: str) -> str:
@@ -59,65 +28,67 @@ async def _until_sending(admin: asyncpg.Connection, payment_id: str) -> str:
 
 
 async def test_killed_after_the_server_took_it_sends_no_second_one(
-    office: PostOffice, process: ServiceProcess, admin: asyncpg.Connection
+    process_office: PostOffice, process: ServiceProcess, admin: asyncpg.Connection
 ) -> None:
     """The only window in doubt: the mail server has the message, and our commit is missing."""
-    await office.connect(timeout_seconds="5")
+    await process_office.connect(timeout_seconds="5")
     payment = make_payment()
-    office.payments.keep(office.tenant_id, payment)
-    await office.plan_fault("timeout_after_commit")
+    process_office.payments.keep(process_office.tenant_id, payment)
+    await process_office.plan_fault("timeout_after_commit")
 
-    await office.publish_success(payment)
+    await process_office.publish_success(payment)
 
     async def delivered() -> bool:
-        return bool(await office.mailbox(payment.payer.email))
+        return bool(await process_office.mailbox(payment.payer.email))
 
     await eventually(delivered)
     message_id = await _until_sending(admin, payment.payment_id)
     await process.kill()
     await process.start()
-    message = await office.until_final(message_id)
+    message = await process_office.until_final(message_id)
 
     assert (message.state, message.attempts) == (message_pb2.Message.STATE_SENT, 1)
-    assert len(await office.mailbox(payment.payer.email)) == 1
+    assert len(await process_office.mailbox(payment.payer.email)) == 1
 
 
 async def test_killed_before_the_server_took_it_sends_it_after_all(
-    office: PostOffice, process: ServiceProcess, admin: asyncpg.Connection
+    process_office: PostOffice, process: ServiceProcess, admin: asyncpg.Connection
 ) -> None:
     """The mail server has read the message and did nothing with it: it is proven so, then sent again."""
-    await office.connect(timeout_seconds="2")
+    await process_office.connect(timeout_seconds="2")
     payment = make_payment()
-    office.payments.keep(office.tenant_id, payment)
-    await office.plan_fault("timeout_before")
+    process_office.payments.keep(process_office.tenant_id, payment)
+    await process_office.plan_fault("timeout_before")
 
-    await office.publish_success(payment)
+    await process_office.publish_success(payment)
     message_id = await _until_sending(admin, payment.payment_id)
-    await office.until_faults_are_taken()
+    await process_office.until_faults_are_taken()
     await process.kill()
     await process.start()
-    message = await office.until_final(message_id)
+    message = await process_office.until_final(message_id)
 
     assert (message.state, message.attempts) == (message_pb2.Message.STATE_SENT, 2)
-    assert len(await office.mailbox(payment.payer.email)) == 1
+    assert len(await process_office.mailbox(payment.payer.email)) == 1
 
 
 @pytest.mark.parametrize("queued", [0, 3])
 async def test_killed_at_any_time_the_payer_has_one_receipt(
-    office: PostOffice, process: ServiceProcess, admin: asyncpg.Connection, queued: int
+    process_office: PostOffice, process: ServiceProcess, admin: asyncpg.Connection, queued: int
 ) -> None:
     """Events arrive, the process dies somewhere between them and their last commit, and comes back."""
-    await office.connect(timeout_seconds="2")
+    await process_office.connect(timeout_seconds="2")
     made = [
         make_payment(payer={"email": new_address(word), "display_name": "Ama"})
         for word in ("ama", "dropped", "lost", "kofi", "esi", "closing")
     ]
     for payment in made:
-        office.payments.keep(office.tenant_id, payment)
-        await office.publish_success(payment)
+        process_office.payments.keep(process_office.tenant_id, payment)
+        await process_office.publish_success(payment)
 
     async def some_are_there() -> bool:
-        count: int = await admin.fetchval("SELECT count(*) FROM messages WHERE tenant_id = $1", office.tenant_id)
+        count: int = await admin.fetchval(
+            "SELECT count(*) FROM messages WHERE tenant_id = $1", process_office.tenant_id
+        )
         return count >= queued
 
     await eventually(some_are_there)
@@ -125,7 +96,7 @@ async def test_killed_at_any_time_the_payer_has_one_receipt(
     await process.start()
 
     for payment in made:
-        receipt = await office.until_receipt(payment, _REDELIVERY_SECONDS)
-        message = await office.until_final(receipt.message_id)
+        receipt = await process_office.until_receipt(payment, _REDELIVERY_SECONDS)
+        message = await process_office.until_final(receipt.message_id)
         assert message.state == message_pb2.Message.STATE_SENT
-        assert len(await office.mailbox(payment.payer.email)) == 1
+        assert len(await process_office.mailbox(payment.payer.email)) == 1
