@@ -140,7 +140,7 @@ def check_draft(draft: ConnectionDraft, provider: Provider) -> None:
     violations = [
         *_credential_violations(draft.credentials, provider),
         *_setting_violations(draft.settings, provider),
-        *_base_url_violations(draft.base_url),
+        *_base_url_violations(draft.base_url, draft.environment),
     ]
     if violations:
         raise Problem(Reason.FIELD_INVALID, violations=violations)
@@ -174,7 +174,7 @@ def _setting_violations(settings: Mapping[str, str], provider: Provider) -> Iter
             yield Violation(f"settings.{name}", f"is too long: at most {_MAX_SETTING_LENGTH} characters")
 
 
-def _base_url_violations(base_url: str) -> Iterator[Violation]:
+def _base_url_violations(base_url: str, environment: Environment) -> Iterator[Violation]:
     """What is wrong with an address that credentials will be sent to."""
     if not base_url:
         return
@@ -189,6 +189,9 @@ def _base_url_violations(base_url: str) -> Iterator[Violation]:
     elif url.scheme == "http" and not _is_loopback(url.hostname or ""):
         detail = "would send credentials in the clear: use https://, or http:// only to this machine"
         yield Violation("base_url", detail)
+    elif environment is Environment.PRODUCTION and _is_inside(url.hostname or ""):
+        # No provider is there; whoever asks for it wants to reach what the mesh's own network hides.
+        yield Violation("base_url", "is inside of a private network: leave it out, or use the environment SANDBOX")
 
 
 def _split_url(text: str) -> SplitResult | None:
@@ -208,6 +211,15 @@ def _is_loopback(host: str) -> bool:
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_inside(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return not ipaddress.ip_address(host).is_global
     except ValueError:
         return False
 

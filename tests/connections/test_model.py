@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +101,14 @@ def test_settings_have_bounds() -> None:
 )
 def test_an_address_that_keeps_credentials_safe_passes(base_url: str) -> None:
     check_draft(draft(base_url=base_url), PROVIDER)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "10.0.0.1", "169.254.169.254", "192.168.1.4"])
+def test_production_credentials_are_not_sent_inside_the_mesh_own_network(host: str) -> None:
+    with pytest.raises(Problem) as refused:
+        check_draft(replace(draft(base_url=f"https://{host}/"), environment=Environment.PRODUCTION), PROVIDER)
+
+    assert [violation.field for violation in refused.value.violations] == ["base_url"]
 
 
 @pytest.mark.parametrize(
