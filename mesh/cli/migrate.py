@@ -81,8 +81,10 @@ def _migrate_outside(plan: MeshPlan) -> list[str]:
 def _migrate_embedded(plan: MeshPlan) -> list[str]:
     """Start the embedded database for as long as it takes."""
     plan.state.create()
-    with runfile.supervising(plan.state), plan.postgres as server:
-        return asyncio.run(migrate(server.admin_url, keys.load_or_create(plan.state).role_passwords))
+    with runfile.supervising(plan.state):
+        passwords = keys.load_or_create(plan.state).role_passwords
+        with plan.postgres as server:
+            return asyncio.run(migrate(server.admin_url, passwords))
 
 
 def run_identities(folder: Path, *, as_json: bool) -> None:

@@ -35,7 +35,7 @@ def load_or_create(state: StateDir) -> InstallationKeys:
         StartError: the file is gone or damaged while the data that needs it is there.
     """
     if not state.secrets_file.exists():
-        if state.demo_file.exists():
+        if state.demo_file.exists() or (state.postgres / "PG_VERSION").exists():
             raise StartError(
                 f"{state.secrets_file} is missing, and credentials in the database can't be opened without it: "
                 f"restore it, or move {state.path} away to begin anew"

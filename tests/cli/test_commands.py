@@ -2,14 +2,18 @@
 
 import json
 import socket
+import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from mesh.embedded.layout import PORT_SETTINGS
+from mesh.embedded.ports import accepts
 
-from .conftest import Answer, Kente
+from .conftest import LIMIT_SECONDS, Answer, Kente
 
 
 def assert_one_line(answer: Answer, *parts: str) -> None:
@@ -172,6 +176,23 @@ def test_migrate_makes_every_schema_once(kente: Kente) -> None:
     domains = {name.partition("/")[0] for name in first.json()["applied"]}
     assert domains == {"payments", "identity", "ledger", "notifications", "connections"}
     assert second.json() == {"applied": []}
+
+
+def test_the_sandbox_runs_by_itself(kente: Kente) -> None:
+    port = 7480 + kente.port_offset
+    command = kente.command("sandbox", "--port-offset", str(kente.port_offset))
+
+    with subprocess.Popen(command, env=kente.environment(), stdout=subprocess.DEVNULL) as sandbox:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not accepts(port):
+            assert sandbox.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+            overview = json.load(answer)
+        sandbox.terminate()
+
+    assert {"mtn_momo", "smtp"} <= set(overview["providers"])
 
 
 def test_identities_are_made_once_for_every_process(kente: Kente, tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def test_keys_are_made_once_and_only_for_their_owner(state: StateDir) -> None:
 
 def test_lost_keys_are_not_silently_replaced(state: StateDir) -> None:
     keys.load_or_create(state)
-    demo_env.write(state, {demo_env.TENANT_ID: "ten_x"})
+    state.postgres.mkdir()
+    (state.postgres / "PG_VERSION").write_text("18\n")
     state.secrets_file.unlink()
 
     with pytest.raises(StartError, match=r"secrets\.json is missing"):
