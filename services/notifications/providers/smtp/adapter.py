@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,6 +88,7 @@ _SETTING_MAX_SECONDS = 86_400.0
 # 7-bit encodings only, so that no extension of the server is needed; CRLF line ends; a header of two lines is refused.
 _POLICY = policy.SMTP.clone(cte_type="7bit")
 
+_LINE_BREAK = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # What the library raises for an address or header that can't be written; some of it stumbles rather than refuses.
 _UNWRITABLE = (ValueError, IndexError, MessageError)
 
@@ -242,6 +244,9 @@ def compose(order: EmailOrder) -> bytes:
     Raises:
         ValueError, IndexError, MessageError: a header or an address can't be written.
     """
+    if _LINE_BREAK.search(f"{order.message_key}{order.sender}{order.recipient}{order.subject}"):
+        # The library lets some of them pass, and what follows would be read as part of the body.
+        raise ValueError("a header has a control character")
     name, address = parseaddr(order.sender)
     message = EmailMessage(_POLICY)
     message["From"] = Address(name, addr_spec=address)
@@ -254,9 +259,9 @@ def compose(order: EmailOrder) -> bytes:
     message.set_content(order.text)
     if order.html:
         message.add_alternative(order.html, subtype="html")
-    content = message.as_bytes()
     order.recipient.encode("ascii")
-    return content if content.endswith(b"\r\n") else content + b"\r\n"
+    # No line ends in CR or LF alone: servers differ on whether such a line can hold the final dot.
+    return b"".join(line + b"\r\n" for line in message.as_bytes().splitlines())
 
 
 def _read_server(base_url: str, connection: Connection) -> Server:
