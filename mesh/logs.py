@@ -51,7 +51,7 @@ def configure_logs(settings: MeshSettings, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
-    for noisy in ("httpx", "httpcore", "nats", "pgqueuer", "asyncio", "hpack"):
+    for noisy in ("httpx", "httpcore", "nats", "pgqueuer", "asyncio", "hpack", "uvicorn"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     structlog.contextvars.bind_contextvars(process=process)
     sys.excepthook = _log_uncaught

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.resources import Resource
@@ -20,6 +19,9 @@ def configure_telemetry(settings: MeshSettings, process: str) -> None:
     exporting = bool(settings.otlp_endpoint or settings.trace_file)
     provider = TracerProvider(resource=Resource.create({"service.name": process, "service.namespace": "kente"}))
     if settings.otlp_endpoint:
+        # Imported when used: most processes of a laptop send nothing, and every one would pay for it.
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
         exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=True)
         provider.add_span_processor(BatchSpanProcessor(exporter))
     if settings.trace_file:

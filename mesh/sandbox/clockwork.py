@@ -37,15 +37,17 @@ class Clockwork:
             try:
                 while True:
                     self._wake.clear()
-                    self._run_due(client)
-                    await self._wait()
+                    # One moment for both: a timer due between two readings of the clock would be seen by neither.
+                    now = time.time()
+                    self._run_due(client, now)
+                    await self._wait(now)
             finally:
                 for task in self._delivering.values():
                     task.cancel()
 
-    def _run_due(self, client: httpx.AsyncClient) -> None:
+    def _run_due(self, client: httpx.AsyncClient, now: float) -> None:
         while True:
-            due = self._store.due_timers(time.time(), _BATCH + len(self._delivering))
+            due = self._store.due_timers(now, _BATCH + len(self._delivering))
             new = [timer for timer in due if timer.sequence not in self._delivering]
             if not new:
                 return
@@ -72,8 +74,8 @@ class Clockwork:
             _log.exception("sandbox_timer_failed", provider=timer.slug, timer=timer.name)
             self._store.remove_timer(timer.sequence)
 
-    async def _wait(self) -> None:
-        due = self._store.next_due(time.time())
+    async def _wait(self, now: float) -> None:
+        due = self._store.next_due(now)
         seconds = None if due is None else max(0.0, due - time.time())
         try:
             async with asyncio.timeout(seconds):
