@@ -42,6 +42,7 @@ _DAY_SECONDS = 86_400
 _STREAM_AGE_SECONDS = 30 * _DAY_SECONDS
 # A publication repeated within this time is recognised by its id.
 _DUPLICATE_WINDOW_SECONDS = 3_600
+_CONNECT_SECONDS = 5
 # An event whose consumer died is given to another after this time.
 _ACK_WAIT_SECONDS = 6
 # A handler that is still at work says so this often.
@@ -119,15 +120,17 @@ async def connect(url: str, name: str) -> Client:
         SystemExit: it can't be reached at start.
     """
     try:
-        return await nats.connect(
-            url.split(","),
-            name=name,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.5,
-            connect_timeout=5,
-            allow_reconnect=True,
-            error_cb=_log_error,
-        )
+        # The client would try for ever the first time too, and nobody would hear why nothing serves.
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            return await nats.connect(
+                url.split(","),
+                name=name,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.5,
+                connect_timeout=_CONNECT_SECONDS,
+                allow_reconnect=True,
+                error_cb=_log_error,
+            )
     except (OSError, nats.errors.Error, TimeoutError) as error:
         raise SystemExit(
             f"KENTE_NATS_URL: NATS can't be reached at {mask_text(url)} ({type(error).__name__});"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -207,10 +208,11 @@ class Service(Generic[OwnSettings]):
         reflection.enable_server_reflection(
             [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], self._server
         )
-        address = f"{self.mesh.host}:{self.settings.port}"
         try:
-            self.port = self._server.add_insecure_port(address)
-        except RuntimeError:
+            # gRPC itself says it in lines of its own. Workers may share the port with each other, and with nobody else.
+            socket.create_server((self.mesh.host, self.settings.port), reuse_port=self.settings.workers > 1).close()
+            self.port = self._server.add_insecure_port(f"{self.mesh.host}:{self.settings.port}")
+        except (OSError, RuntimeError):
             name = f"KENTE_{self.name.upper()}_PORT"
             raise SystemExit(f"{name}: port {self.settings.port} is taken; stop what uses it, or set another") from None
         await self._report_health(serving=True)
@@ -336,8 +338,11 @@ def _run_workers(name: str, count: int) -> int:
         for worker in workers:
             if worker.pid == pid:
                 worker.returncode = os.waitstatus_to_exitcode(status)
+        told_to_stop = stopping
         stop()
-        return max(abs(worker.wait()) for worker in workers)
+        # One that is still on its way up when it is told to stop ends by the signal itself.
+        in_order = {0, -signal.SIGTERM} if told_to_stop else {0}
+        return max(0 if worker.wait() in in_order else 1 for worker in workers)
 
 
 __all__ = ["Build", "Method", "Runtime", "Service", "Servicer", "Wiring", "concerns", "run_service"]
