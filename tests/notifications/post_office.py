@@ -189,14 +189,14 @@ class PostOffice:
         """A page of messages."""
         return await self.messages.ListMessages(message_service_pb2.ListMessagesRequest(**fields))
 
-    async def until_final(self, message_id: str) -> message_pb2.Message:
+    async def until_final(self, message_id: str, timeout_seconds: float = 15.0) -> message_pb2.Message:
         """The message once it is SENT or FAILED."""
 
         async def final() -> message_pb2.Message | None:
             message = await self.get(message_id)
             return message if message.state in FINAL else None
 
-        found: message_pb2.Message = await eventually(final)
+        found: message_pb2.Message = await eventually(final, timeout_seconds)
         return found
 
     async def until_failure(self, message_id: str, part: str) -> message_pb2.Message:
