@@ -15,7 +15,7 @@ from mesh.provider.scaffold import ScaffoldError, make_provider
 
 app = typer.Typer(help="Outside providers, each a folder of the source.", no_args_is_help=True)
 
-_SHOWN_MAX = 8
+_SHOWN_MAX = 4
 
 
 @app.command("list")
@@ -38,17 +38,14 @@ def list_(
     if as_json:
         print_json({"providers": [asdict(facts) for facts in found], "incomplete": incomplete})
         return
-    table = Table("provider", "domain", "name", "can", "countries", "currencies", "credentials")
+    table = Table("provider", "name", "can", "countries", "currencies")
     for facts in found:
-        credentials = [f"{field.name}{'?' if field.optional else ''}" for field in facts.credential_fields]
         table.add_row(
-            facts.slug,
-            facts.domain,
+            f"{facts.slug}\n[dim]{facts.domain}[/]",
             facts.display_name,
             "\n".join(facts.capabilities),
             _some(facts.countries, "all"),
             _some(facts.currencies, "any"),
-            "\n".join(credentials),
         )
     console().print(table)
     for line in incomplete:

@@ -56,8 +56,9 @@ def _faults_of_names(adapter: type[Adapter], folder: str) -> list[str]:
         faults.append(f"slug {adapter.slug!r} is not the folder's name {folder!r}")
     if not adapter.display_name or PLACEHOLDER in adapter.display_name:
         faults.append("display_name is not filled in")
-    if not (inspect.getmodule(adapter) or adapter).__doc__:
-        faults.append("the module has no docstring with the provider's documentation and what is unverified")
+    documentation = (inspect.getmodule(adapter) or adapter).__doc__
+    if not documentation or PLACEHOLDER in documentation:
+        faults.append("the module's docstring does not say where the facts come from")
     return faults
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from mesh.money import Money, exponent_of
+from mesh.money import INT64_MAX, Money, exponent_of
 from services.payments.provider import FailureCode, Outcome, OutcomeState, ProviderFailure
 from services.payments.providers.stripe.tables import (
     CANCELLATIONS,
@@ -35,6 +35,8 @@ def from_wire(count: object, currency: object) -> Money:
     """An amount as Stripe writes it: a whole number and a code in lower case."""
     if not isinstance(count, int) or isinstance(count, bool) or not isinstance(currency, str):
         raise ValueError("an amount is no whole number")  # noqa: TRY004 - callers expect one kind of error
+    if abs(count) > INT64_MAX:
+        raise ValueError("an amount is beyond all money")
     code = currency.upper()
     exponent = EXPONENTS.get(code, exponent_of(code))
     return Money.from_major_string(f"{Decimal(count).scaleb(-exponent):f}", code)
