@@ -66,8 +66,9 @@ def apply_answer(
         return payment.with_call(attempt_id, unanswered(call, answer), now), None
     anomaly = _anomaly(payment, call, answer)
     if anomaly is not None:
-        doubted = call.moved(CallState.UNKNOWN, reference=answer.reference, fault=Fault.AMOUNT_MISMATCH)
-        return payment.with_call(attempt_id, doubted if call.live else call, now).with_anomaly(anomaly), anomaly
+        if call.live:
+            call = call.moved(CallState.UNKNOWN, reference=answer.reference, fault=Fault.AMOUNT_MISMATCH)
+        return payment.with_call(attempt_id, call, now).with_anomaly(anomaly), anomaly
     if call.state is CallState.NOT_SENT and payment.live_attempt is None and not payment.ended:
         # The provider has what we took for not sent: better that it is ours again than that it is forgotten.
         call = call.sent_again(call.send_time)

@@ -78,7 +78,7 @@ async def send_attempt(desk: Desk, payment: Payment, attempt: Attempt) -> Answer
 
 async def find_attempt(desk: Desk, payment: Payment, attempt: Attempt) -> Answer:
     """Asks a provider how an attempt stands."""
-    key = OperationKey(attempt.attempt_key, attempt.call.reference)
+    key = OperationKey(attempt.attempt_key, attempt.call.reference, attempt.create_time)
 
     async def ask(adapter: Adapter) -> Outcome:
         if isinstance(payment.method, MobileMoney) and isinstance(adapter, WalletCollect):
@@ -114,7 +114,7 @@ async def send_refund(desk: Desk, payment: Payment, charge: Attempt, refund: Ref
 
 async def find_refund(desk: Desk, refund: Refund) -> Answer:
     """Asks a provider how a refund stands."""
-    key = OperationKey(refund.attempt_key, refund.call.reference)
+    key = OperationKey(refund.attempt_key, refund.call.reference, refund.create_time)
 
     async def ask(adapter: Adapter) -> Outcome:
         if not isinstance(adapter, RefundCapability):
@@ -126,7 +126,7 @@ async def find_refund(desk: Desk, refund: Refund) -> Answer:
 
 async def send_adjustment(desk: Desk, charge: Attempt, adjustment: Adjustment) -> Answer:
     """Asks a provider to capture or to cancel a charge."""
-    key = OperationKey(charge.attempt_key, charge.call.reference)
+    key = OperationKey(charge.attempt_key, charge.call.reference, charge.create_time)
 
     async def instruct(adapter: Adapter) -> Outcome:
         if not isinstance(adapter, CardCharge):
