@@ -16,13 +16,11 @@ saved before the call is then in doubt just as with OutcomeUnknown, and is resol
 from __future__ import annotations
 
 import asyncio
-import json as jsonlib
 import logging
 import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,9 +28,10 @@ from urllib.parse import urlsplit
 import certifi
 import httpx
 import stamina
-from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry import trace
+from opentelemetry.instrumentation.utils import suppress_http_instrumentation
+from opentelemetry.trace import Span, SpanKind
 
-from mesh.clock import utc_now
 from mesh.context import remaining_seconds
 from mesh.logs import get_logger
 from mesh.provider.adapter import ClientPolicy, Connection
@@ -45,9 +44,12 @@ from mesh.provider.errors import (
     RateLimited,
     UnexpectedResponse,
 )
+from mesh.provider.exchange import Operation, ProviderResponse, retry_after_seconds
 from mesh.provider.guard import ConnectionGuard, Health
 from mesh.provider.masking import shape_of
 from mesh.provider.metrics import IN_FLIGHT, SECONDS, TRIES
+
+__all__ = ["Operation", "ProviderClient", "ProviderResponse"]
 
 # httpx logs addresses, which can hold a payer's number, and httpcore logs headers.
 for _noisy in ("httpx", "httpcore"):
@@ -55,75 +57,10 @@ for _noisy in ("httpx", "httpcore"):
 
 _log = get_logger()
 
-_OPERATION_EXTENSION = "kente.operation"
-_SERVER_FAULT = 500
-_GATEWAY_FAULTS = frozenset({502, 503, 504})
+_tracer = trace.get_tracer("mesh.provider")
+
 # Answers to a second try that say nothing about the first one.
 _SILENT_ABOUT_EARLIER_TRY = frozenset({401, 403, 408, 409, 425})
-_RETRY_AFTER_MAX_SECONDS = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What a call does, as far as sending it again is concerned.
-
-    Attributes:
-        name: for logs, metrics and traces, such as "collect".
-        writes: whether it may change something at the provider.
-        resend_safe: whether the same request again moves nothing twice because it carries an idempotency key, and
-            its answer tells about the first. Then a reset or a server fault is retried with the same key; a time-out
-            is not, since the time is better used by asking.
-    """
-
-    name: str
-    writes: bool
-    resend_safe: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderResponse:
-    """An answer, whatever it says."""
-
-    provider: str
-    operation: Operation
-    status_code: int
-    headers: httpx.Headers
-    body: bytes
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the status is 2xx."""
-        return httpx.codes.is_success(self.status_code)
-
-    def json_object(self) -> dict[str, Any]:
-        """The body as a JSON object.
-
-        Raises:
-            UnexpectedResponse: it is none.
-        """
-        found = self.json_object_or_none()
-        if found is None:
-            raise self.unexpected("is not a JSON object")
-        return found
-
-    def json_object_or_none(self) -> dict[str, Any] | None:
-        """The body as a JSON object, or None when it is none."""
-        try:
-            # Amounts must not pass through a float.
-            found = jsonlib.loads(self.body, parse_float=str)
-        except (ValueError, RecursionError):
-            return None
-        return found if isinstance(found, dict) else None
-
-    def unexpected(self, problem: str) -> UnexpectedResponse:
-        """The error for an answer that is not in the provider's documentation."""
-        return UnexpectedResponse(f"{self.provider} {self.operation.name}: answer {self.status_code} {problem}")
-
-    def refusal(self, problem: str = "was not understood") -> ProviderError:
-        """The error for an answer that is neither success nor a business answer: 401 and 403 are BadCredentials."""
-        if self.status_code in {401, 403}:
-            return BadCredentials(f"{self.provider} {self.operation.name}: answer {self.status_code}")
-        return self.unexpected(problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +111,6 @@ class ProviderClient:
             follow_redirects=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=policy.concurrent_requests),
         )
-        HTTPXClientInstrumentor.instrument_client(self._client, request_hook=_hide_address)
 
     async def close(self) -> None:
         """Closes its connections."""
@@ -272,7 +208,13 @@ class ProviderClient:
         response: ProviderResponse | None = None
         with IN_FLIGHT.labels(self._provider).track_inprogress():
             try:
-                response = await self._exchange(call)
+                with _tracer.start_as_current_span(f"{self._provider} {operation.name}", kind=SpanKind.CLIENT) as span:
+                    _describe(span, call, number)
+                    # Without ours, the instrumentation of httpx would put the address into a span: it can hold a
+                    # payer's number. Nor is a provider told our trace ids.
+                    with suppress_http_instrumentation():
+                        response = await self._exchange(call)
+                    span.set_attribute("http.response.status_code", response.status_code)
                 outcome = f"answered_{response.status_code // 100}xx"
                 self._raise_if_to_be_tried_again(response)
             except ProviderError as raised:
@@ -303,7 +245,7 @@ class ProviderClient:
             message = f"{self._provider} {operation.name}: takes no more requests for now"
             raise RateLimited(message, retry_after_seconds(response.headers))
         advice = response.headers.get(self._policy.resend_header, "") if self._policy.resend_header else ""
-        again = advice == "true" or (advice != "false" and _is_server_fault(response))
+        again = advice == "true" or (advice != "false" and response.is_server_fault)
         if again and (operation.resend_safe or not operation.writes):
             raise _ServerFault(response)
 
@@ -336,7 +278,7 @@ class ProviderClient:
                 verdict.health = Health.BAD
                 raise
             if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
-                verdict.health = Health.BAD if _is_server_fault(response) else Health.GOOD
+                verdict.health = Health.BAD if response.is_server_fault else Health.GOOD
             return response
 
     async def _perform(self, call: _Call, seconds: float, watch: Any) -> ProviderResponse:  # noqa: ANN401 - a callback
@@ -348,7 +290,7 @@ class ProviderClient:
             json=call.json,
             data=call.form,
             timeout=seconds,
-            extensions={"trace": watch, _OPERATION_EXTENSION: f"{self._provider} {call.operation.name}"},
+            extensions={"trace": watch},
         )
         response = await self._client.send(request, auth=call.auth, stream=True)
         try:
@@ -380,39 +322,15 @@ _OUTCOMES: dict[type[ProviderError], str] = {
 }
 
 
-def retry_after_seconds(headers: httpx.Headers, default: float = 1.0) -> float:
-    """Seconds that Retry-After asks for: a number, or a date (RFC 9110 section 10.2.3); at least zero."""
-    text = headers.get("retry-after", "").strip()
-    seconds = default
-    if text.isdigit():
-        seconds = float(text[:6])
-    elif text:
-        try:
-            seconds = (parsedate_to_datetime(text) - utc_now()).total_seconds()
-        except (ValueError, TypeError):
-            seconds = default
-    return min(max(0.0, seconds), _RETRY_AFTER_MAX_SECONDS)
-
-
-def _is_server_fault(response: ProviderResponse) -> bool:
-    """Whether the provider is unwell. A 500 with a JSON object can be a business answer, so it is not counted."""
-    if response.status_code in _GATEWAY_FAULTS:
-        return True
-    return response.status_code >= _SERVER_FAULT and response.json_object_or_none() is None
+def _describe(span: Span, call: _Call, number: int) -> None:
+    address = urlsplit(call.url)
+    span.set_attribute("http.request.method", call.method)
+    span.set_attribute("server.address", address.hostname or "")
+    if number > 1:
+        span.set_attribute("http.request.resend_count", number - 1)
 
 
 @cache
 def _tls_context() -> ssl.SSLContext:
     # Reading the certificates takes tens of milliseconds: once for all clients.
     return ssl.create_default_context(cafile=certifi.where())
-
-
-async def _hide_address(span: Any, request: Any) -> None:  # noqa: ANN401 - types of the instrumentation
-    """Takes the path out of a span: it can hold a payer's number."""
-    if not span.is_recording():
-        return
-    _method, url, _headers, _stream, extensions = request
-    address = urlsplit(str(url))
-    for name in ("http.url", "url.full"):
-        span.set_attribute(name, f"{address.scheme}://{address.netloc.rpartition('@')[2]}")
-    span.update_name((extensions or {}).get(_OPERATION_EXTENSION, "provider token"))

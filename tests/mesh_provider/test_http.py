@@ -21,7 +21,7 @@ from mesh.provider.errors import (
     RateLimited,
     UnexpectedResponse,
 )
-from mesh.provider.http import Operation, ProviderResponse, retry_after_seconds
+from mesh.provider.exchange import Operation, ProviderResponse, retry_after_seconds
 from mesh.provider.masking import shape_of
 from tests.harness import eventually
 from tests.mesh_provider.conftest import MakeClient

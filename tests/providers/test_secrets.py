@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from opentelemetry import trace
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -27,15 +30,17 @@ _SHORTEST_SECRET = 6
 
 
 @pytest.fixture(scope="module")
-def spans() -> InMemorySpanExporter:
-    """Every span of this process, from now on."""
+def spans() -> Iterator[InMemorySpanExporter]:
+    """Every span of this process, from now on, those of an instrumented httpx among them."""
     exporter = InMemorySpanExporter()
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         provider = TracerProvider()
         trace.set_tracer_provider(provider)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return exporter
+    HTTPXClientInstrumentor().instrument()
+    yield exporter
+    HTTPXClientInstrumentor().uninstrument()
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault or "no_fault")
@@ -82,4 +87,5 @@ def _assert_nothing_secret(bench: Bench, ears: Ears, spans: InMemorySpanExporter
     told = ears.text + "\n".join(span.to_json() for span in spans.get_finished_spans())
 
     assert "provider_called" in told
+    assert f"{bench.provider.slug} " in {span.name.partition(" ")[0] + " " for span in spans.get_finished_spans()}
     assert [secret for secret in _secrets(bench) if secret in told] == []
