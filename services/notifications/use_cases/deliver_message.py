@@ -33,7 +33,6 @@ from services.notifications.provider import (
     OutcomeState,
 )
 from services.notifications.settings import NotificationsSettings
-from services.notifications.use_cases.retry import is_passing
 
 log = structlog.get_logger()
 
@@ -65,21 +64,17 @@ class Delivery:
 
         Raises:
             RetryLater: it is not at its end.
+            Problem: connections is away; the job is run again.
         """
         async with self._database.transaction(job.tenant_id) as connection:
             message = await repository.find_message(connection, str(job.payload["message_id"]))
         if message is None:
             log.error("message_missing", message_id=job.payload["message_id"])
             return
-        try:
-            if message.state is MessageState.SENDING:
-                message = await self._resolve(message, job)
-            if message.state is MessageState.QUEUED:
-                await self._hand_over(message, job)
-        except Problem as problem:
-            if not is_passing(problem):
-                raise
-            raise self._later(job) from None
+        if message.state is MessageState.SENDING:
+            message = await self._resolve(message, job)
+        if message.state is MessageState.QUEUED:
+            await self._hand_over(message, job)
 
     async def _hand_over(self, message: Message, job: Job) -> None:
         """Hands a queued message over, or says when to try again."""

@@ -9,15 +9,12 @@ import structlog
 from mesh import jobs
 from mesh.bus import CloudEvent
 from mesh.database import Connection, Database
-from mesh.errors import Problem
 from mesh.jobs import Job
 from mesh.money import Money
 from services.notifications import templates
-from services.notifications.model import pause_seconds
 from services.notifications.peers import Payments
 from services.notifications.settings import NotificationsSettings
 from services.notifications.use_cases.queue_message import draft_message, queue_message
-from services.notifications.use_cases.retry import is_passing
 
 log = structlog.get_logger()
 
@@ -52,16 +49,10 @@ class ReceiptQueue:
         """Queues the receipt, once for a payment; none when the payer gave no address.
 
         Raises:
-            RetryLater: payments is away.
+            Problem: payments is away; the job is run again.
         """
         payment_id = str(job.payload["payment_id"])
-        try:
-            payment = await self._payments.read(payment_id)
-        except Problem as problem:
-            if not is_passing(problem):
-                raise
-            pause = pause_seconds(job.attempt, self._settings.retry_first_seconds, self._settings.retry_longest_seconds)
-            raise jobs.RetryLater(pause) from None
+        payment = await self._payments.read(payment_id)
         if not payment.payer_email:
             log.info("receipt_not_wanted", payment_id=payment_id)
             return

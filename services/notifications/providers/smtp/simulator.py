@@ -26,11 +26,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from mesh.logs import get_logger
 from mesh.sandbox.faults import Fault
 from mesh.sandbox.simulator import ProviderSimulator, Stage
 
 # aiosmtpd logs every command, with the addresses in it.
 logging.getLogger("mail.log").setLevel(logging.ERROR)
+
+_log = get_logger()
 
 USERNAME, PASSWORD, ACCESS_TOKEN = "sandbox@kente.example", "sandbox-password", "sandbox-access-token"
 
@@ -98,8 +101,10 @@ class Simulator(ProviderSimulator):
         try:
             self._server = await loop.create_server(self._make_protocol, self.stage.host, port)
         except OSError:
-            detail = f"port {port} is taken; stop what uses it, or set another"
-            raise SystemExit(f"KENTE_SANDBOX_SMTP_PORT: {detail}") from None
+            # Said here as well: what serves the sandbox reports only that its start failed.
+            detail = f"KENTE_SANDBOX_SMTP_PORT: port {port} is taken; stop what uses it, or set another"
+            _log.critical("mail_server_not_started", detail=detail)
+            raise SystemExit(detail) from None
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
