@@ -30,7 +30,7 @@ if extra := os.environ.get("KENTE_TEST_PROVIDERS"):
     for folder in Path(extra).iterdir():
         importlib.import_module(f"services.{folder.name}.providers").__path__.append(str(folder))
 
-DOUBT_TIMEOUT_SECONDS = "0.4"
+DOUBT_TIMEOUT_SECONDS = "0.7"
 
 
 @pytest.fixture(autouse=True)
