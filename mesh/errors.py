@@ -88,7 +88,8 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457, and an answer ra
         """The problem as google.rpc.Status with its details."""
         status = status_pb2.Status(code=self.code.value[0], message=self.detail)
         info = error_details_pb2.ErrorInfo(reason=self.reason_name, domain=DOMAIN, metadata=self.metadata)
-        status.details.add().Pack(info)
+        # A stored answer is repeated byte for byte, and so is the order of its metadata.
+        status.details.add().Pack(info, deterministic=True)
         if self.violations:
             request = error_details_pb2.BadRequest()
             for violation in self.violations:
@@ -96,7 +97,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457, and an answer ra
             status.details.add().Pack(request)
         if self.retry_after_seconds is not None:
             delay = Duration()
-            delay.FromMilliseconds(int(self.retry_after_seconds * 1000))
+            delay.FromMilliseconds(round(self.retry_after_seconds * 1000))
             status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
         return status
 
