@@ -22,6 +22,7 @@ from mesh.errors import Problem, Reason, Violation
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "application/x-www-form-urlencoded"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,59}")
 IDEMPOTENCY_HEADER = "idempotency-key"
 
 _PAIRS_MAX = 200
@@ -98,6 +99,10 @@ def _from_body(request: Descriptor, target: str, headers: Mapping[str, str], bod
         detail = f"the body must be {JSON_TYPE} in UTF-8"
         raise refuse(415, Reason.BODY_MALFORMED, detail, {"accept": f"{JSON_TYPE}, {FORM_TYPE}"})
     if kind == FORM_TYPE:
+        if body.lstrip()[:1] in (b"{", b"["):
+            # What curl -d sends when it is not told otherwise.
+            detail = f"the body looks like JSON and is said to be a form: send the header Content-Type: {JSON_TYPE}"
+            raise refuse(415, Reason.BODY_MALFORMED, detail, {"accept": f"{JSON_TYPE}, {FORM_TYPE}"})
         value: dict[str, Json] = {}
         found: list[Violation] = []
         _add_pairs(request, value, _pairs(body, "body"), found)
@@ -132,7 +137,9 @@ def _add_pairs(
     for name, text in pairs:
         fields = _resolve(request, name)
         if not fields:
-            found.append(Violation(name[:60], "is not a field of this operation"))
+            # What is no name may be a value in the wrong place, and values are not repeated.
+            shown = name if _NAME.fullmatch(name) else "(not a name)"
+            found.append(Violation(shown, "is not a field of this operation"))
             continue
         *parents, field = fields
         path = ".".join(parent.name for parent in fields)

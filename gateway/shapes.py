@@ -27,6 +27,7 @@ Check: TypeAlias = Callable[[Json, str, list[Violation]], None]
 
 DEPTH_MAX: Final = 64
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,59}")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,19})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,4})?")
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -316,5 +317,5 @@ def _kind(value: Json) -> str:
 
 
 def _shown(key: str) -> str:
-    """A name as the caller wrote it, cut short and printable."""
-    return "".join(character if character.isprintable() else "?" for character in key[:60])
+    """A name as the caller wrote it; what is no name may be a value in the wrong place, and is not repeated."""
+    return key if _NAME.fullmatch(key) else "(not a name)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from typing import Any
 
@@ -196,6 +197,25 @@ async def test_another_content_type_is_refused(client: httpx.AsyncClient, conten
 
     assert (response.status_code, response.json()["reason"]) == (415, "BODY_MALFORMED")
     assert "application/json" in response.headers["accept"]
+
+
+async def test_json_sent_as_a_form_is_told_the_header_and_not_repeated(client: httpx.AsyncClient) -> None:
+    headers = {**WRITE, "content-type": "application/x-www-form-urlencoded"}
+    response = await client.post("/v1/payments", headers=headers, content=json.dumps(PAYMENT).encode())
+
+    assert (response.status_code, response.json()["reason"]) == (415, "BODY_MALFORMED")
+    assert "Content-Type: application/json" in response.json()["detail"]
+    assert "233241234567" not in response.text
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
+async def test_a_value_in_the_place_of_a_name_is_not_repeated(client: httpx.AsyncClient, content_type: str) -> None:
+    body = {"application/json": b'{"+233241234567": 1}', "application/x-www-form-urlencoded": b"%2B233241234567=1"}
+    headers = {**WRITE, "content-type": content_type}
+    response = await client.post("/v1/payments", headers=headers, content=body[content_type])
+
+    assert response.status_code == 400
+    assert "233241234567" not in response.text
 
 
 async def test_a_body_beyond_the_limit_is_refused(client: httpx.AsyncClient) -> None:
