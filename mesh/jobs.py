@@ -43,7 +43,8 @@ JOBS_RUN = Counter("kente_jobs_run_total", "Runs of jobs by outcome.", ["job", "
 _FIRST_PAUSE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = 60.0
 _JOB_TIMEOUT_SECONDS = 30.0
-_POLL_SECONDS = 5.0
+# A job that asks to run again makes no notice: it is found by looking.
+_POLL_SECONDS = 1.0
 _RESTART_SECONDS = 1.0
 _BATCH_SIZE = 10
 # Header of a queued job.
