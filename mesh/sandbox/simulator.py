@@ -101,6 +101,9 @@ class ProviderSimulator(ABC):
         """The provider's answer under the fault STORM_429."""
         return JSONResponse({"message": "Too many requests"}, 429, headers={"Retry-After": "1"})
 
+    def register_callback(self, url: str) -> None:  # noqa: B027 - optional
+        """Remembers an address for callbacks, for a provider where the customer enters it once in a dashboard."""
+
     def sign_callback(self, body: str) -> Mapping[str, str]:  # noqa: ARG002 - for subclasses
         """Headers that prove a callback, computed for each delivery; none for a provider that does not sign."""
         return {}

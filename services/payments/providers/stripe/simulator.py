@@ -255,6 +255,10 @@ class Simulator(ProviderSimulator):
         self.shelf.put("webhook_endpoint", endpoint["id"], endpoint)
         return 200, endpoint | {"secret": WEBHOOK_SECRET}
 
+    def register_callback(self, url: str) -> None:
+        """As an endpoint made in the dashboard."""
+        self._endpoint({"url": url, "enabled_events": ["*"]})
+
     async def _write(self, request: Request, act: Callable[[dict[str, Any]], Answer]) -> Response:
         """Checks the key, replays a known Idempotency-Key, else acts and keeps the result with it."""
         refusal = _check_key(request)
