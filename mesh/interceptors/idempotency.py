@@ -1,7 +1,8 @@
 """The same request_id and body give the same answer, byte for byte; another body is refused.
 
-The first call leaves a row with a lease that ends after its deadline; its answer is stored in the row. A failure that
-invites a retry is not stored: the lease ends and the next call runs the handler again, which finds what the first left.
+The first call leaves a row with a short lease, which it renews for as long as it runs; its answer is stored in the row.
+A failure that invites a retry is not stored: the lease ends and the next call runs the handler again, which finds what
+the first left. So it does soon after the process of the first call died.
 Should a run outlive its lease and another begin, the one that ends first gives the answer, to both.
 """
 
@@ -18,8 +19,7 @@ import grpc
 from google.rpc import status_pb2
 from kente.options.v1.options_pb2 import Idempotency
 
-from mesh.context import remaining_seconds
-from mesh.database import Connection, Database, affected_rows
+from mesh.database import DATABASE_ERRORS, Connection, Database, affected_rows
 from mesh.errors import Problem, Reason
 from mesh.interceptors.chain import Answer, Exchange, Proceed, serialize
 
@@ -31,8 +31,9 @@ _DEFINITE_CODES = {
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.OUT_OF_RANGE,
 }
-# Covers the time between the end of the deadline and the end of the handler.
-_LEASE_GRACE_SECONDS = 2.0
+# How long a repetition waits after the process of the first call died.
+_LEASE = timedelta(seconds=3)
+_RENEW_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,14 @@ class _Key:
     def row(self) -> tuple[str, str, str]:
         """The primary key of its row."""
         return self.tenant_id, self.method, self.request_id
+
+
+@dataclass(slots=True)
+class _Lease:
+    """The right to run the handler, until its end."""
+
+    key: _Key
+    end: datetime
 
 
 class StoredAnswers:
@@ -65,11 +74,12 @@ class StoredAnswers:
         begun = await self._begin(key)
         if isinstance(begun, bytes):
             return begun
+        renewing = asyncio.create_task(self._renew(begun))
         try:
             answer = serialize(await proceed(exchange))
         except Problem as problem:
             if problem.code not in _DEFINITE_CODES:
-                await asyncio.shield(self._release(key, begun))
+                await asyncio.shield(self._release(begun))
                 raise
             status = problem.to_status().SerializeToString()
             earlier = await asyncio.shield(self._store(key, status=status))
@@ -78,29 +88,30 @@ class StoredAnswers:
             return earlier
         except BaseException:
             # Canceled or broken: the next call may begin at once.
-            await asyncio.shield(self._release(key, begun))
+            await asyncio.shield(self._release(begun))
             raise
+        finally:
+            renewing.cancel()
         # What the handler did is done: a caller that leaves now must find the answer when it asks again.
         earlier = await asyncio.shield(self._store(key, response=answer))
         return answer if earlier is None else earlier
 
-    async def _begin(self, key: _Key) -> bytes | datetime:
-        """The stored answer, or the end of the lease under which the handler may run.
+    async def _begin(self, key: _Key) -> bytes | _Lease:
+        """The stored answer, or the lease under which the handler may run.
 
         Raises:
             Problem: REQUEST_ID_REUSED, REQUEST_IN_FLIGHT, or the stored failure.
         """
-        lease = timedelta(seconds=remaining_seconds() + _LEASE_GRACE_SECONDS)
         async with self._database.transaction(key.tenant_id) as connection:
             locked_until: datetime | None = await connection.fetchval(
                 "INSERT INTO idempotency (tenant_id, method, request_id, request_hash, locked_until)"
                 " VALUES ($1, $2, $3, $4, now() + $5) ON CONFLICT DO NOTHING RETURNING locked_until",
                 *key.row,
                 key.request_hash,
-                lease,
+                _LEASE,
             )
             if locked_until is not None:
-                return locked_until
+                return _Lease(key, locked_until)
             answer = _stored_answer(key, await _row(connection, key))
             if answer is not None:
                 return answer
@@ -108,9 +119,27 @@ class StoredAnswers:
                 "UPDATE idempotency SET locked_until = now() + $4"
                 " WHERE tenant_id = $1 AND method = $2 AND request_id = $3 RETURNING locked_until",
                 *key.row,
-                lease,
+                _LEASE,
             )
-            return taken_until
+            return _Lease(key, taken_until)
+
+    async def _renew(self, lease: _Lease) -> None:
+        """Moves the end of a lease on, until it is canceled or another run has the lease."""
+        while True:
+            await asyncio.sleep(_RENEW_SECONDS)
+            # A database that is away for longer than the lease lets another run begin, which the handler must bear.
+            with suppress(*DATABASE_ERRORS):
+                async with self._database.transaction(lease.key.tenant_id) as connection:
+                    end: datetime | None = await connection.fetchval(
+                        "UPDATE idempotency SET locked_until = now() + $5 WHERE tenant_id = $1 AND method = $2"
+                        " AND request_id = $3 AND locked_until = $4 RETURNING locked_until",
+                        *lease.key.row,
+                        lease.end,
+                        _LEASE,
+                    )
+                if end is None:
+                    return
+                lease.end = end
 
     async def _store(self, key: _Key, *, response: bytes | None = None, status: bytes | None = None) -> bytes | None:
         """Stores how the call ended. The first end is the answer for ever.
@@ -133,16 +162,16 @@ class StoredAnswers:
                 return None
             return _stored_answer(key, await _row(connection, key))
 
-    async def _release(self, key: _Key, locked_until: datetime) -> None:
+    async def _release(self, lease: _Lease) -> None:
         """Ends the lease, unless another run holds it by now."""
         # The database may be what broke. Then the lease ends by itself, and the first fault is the one to report.
         with suppress(Exception):
-            async with self._database.transaction(key.tenant_id) as connection:
+            async with self._database.transaction(lease.key.tenant_id) as connection:
                 await connection.execute(
                     "UPDATE idempotency SET locked_until = NULL"
                     " WHERE tenant_id = $1 AND method = $2 AND request_id = $3 AND locked_until = $4",
-                    *key.row,
-                    locked_until,
+                    *lease.key.row,
+                    lease.end,
                 )
 
 

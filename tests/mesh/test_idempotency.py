@@ -231,6 +231,34 @@ async def test_the_lease_of_a_process_that_died_ends_and_the_handler_runs_again(
     assert handler.runs == 2
 
 
+async def test_a_run_keeps_its_lease_for_as_long_as_it_takes(
+    probe: Probe, stub: LedgerClient, admin: asyncpg.Connection, tenant_id: str
+) -> None:
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def wait(_run: int) -> None:
+        begun.set()
+        await release.wait()
+
+    handler = probe.handlers["CreateAccount"] = Counted(wait)
+    request = create_request()
+    slow = asyncio.ensure_future(stub.CreateAccount(request))
+    await begun.wait()
+    first_end = await admin.fetchval("SELECT locked_until FROM idempotency WHERE tenant_id = $1", tenant_id)
+
+    async def renewed() -> bool:
+        return bool(
+            await admin.fetchval("SELECT locked_until > $2 FROM idempotency WHERE tenant_id = $1", tenant_id, first_end)
+        )
+
+    await eventually(renewed, 5)
+    assert (await refused(stub.CreateAccount(request))).reason == Reason.REQUEST_IN_FLIGHT
+    release.set()
+
+    assert (await slow).account.display_name == "run 1"
+    assert handler.runs == 1
+
+
 async def test_of_two_runs_the_one_that_ends_first_gives_the_answer_to_both(
     probe: Probe, stub: LedgerClient, admin: asyncpg.Connection, tenant_id: str
 ) -> None:
