@@ -28,7 +28,7 @@ from services.payments.use_cases.apply_outcome import NoAnswer, apply_answer, ne
 from services.payments.use_cases.drive_payment import is_retryable, next_step
 from tests.payments.builders import NOON, new_payment
 
-SETTINGS = PaymentsSettings()
+SETTINGS = PaymentsSettings.model_validate({})
 AMOUNT = Money(1000, "GHS")
 WRONG_AMOUNTS = [Money(999, "GHS"), Money(1001, "GHS"), Money(1000, "USD"), Money(0, "GHS")]
 

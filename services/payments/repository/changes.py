@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import asyncpg
 import structlog
@@ -54,13 +54,17 @@ class PaymentChanges:
 
     async def _listen(self) -> None:
         connection = await asyncpg.connect(self._database_url, timeout=10, command_timeout=10)
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
         try:
             await connection.add_listener(_CHANNEL, self._tell)
             # What happened before this moment was told to nobody.
             for payment_id in list(self._waiting):
                 self._wake(payment_id)
-            while True:
-                await asyncio.sleep(_CHECK_SECONDS)
+            while not lost.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(lost.wait(), _CHECK_SECONDS)
+                # A connection can be gone without a word.
                 await connection.fetchval("SELECT 1")
         finally:
             await connection.close(timeout=1)

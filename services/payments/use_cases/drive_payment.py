@@ -42,7 +42,8 @@ async def drive_payment(desk: Desk, payment: Payment, attempt_id: str) -> Paymen
     """
     started: str | None = attempt_id
     while started is not None:
-        answer = await send_attempt(desk, payment, payment.attempt(started))
+        attempt, alternatives = payment.attempt(started), len(_untried(payment))
+        answer = await send_attempt(desk, payment, attempt, alternatives=alternatives)
         payment, started = await settle_payment(desk, payment, started, answer)
     return payment
 
@@ -77,12 +78,20 @@ def next_step(payment: Payment, settings: PaymentsSettings, now: datetime) -> tu
     if payment.ended or payment.live_attempt is not None:
         return payment, None
     wanted = is_wanted(settings, payment.create_time, now)
-    for candidate in payment.route.candidates:
-        if wanted and candidate.eligible and payment.attempt_over(candidate.connection_id) is None:
-            return _started(payment, candidate, now)
+    untried = _untried(payment)
+    if wanted and untried:
+        return _started(payment, untried[0], now)
     if wanted and any(is_retryable(attempt) for attempt in payment.attempts):
         return payment, None
     return payment.ended_without_money(PaymentState.FAILED, _failure(payment)), None
+
+
+def _untried(payment: Payment) -> list[RouteCandidate]:
+    return [
+        candidate
+        for candidate in payment.route.candidates
+        if candidate.eligible and payment.attempt_over(candidate.connection_id) is None
+    ]
 
 
 def is_retryable(attempt: Attempt) -> bool:

@@ -7,11 +7,14 @@ instruction. When in doubt, it may.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import structlog
 
-from mesh.context import remaining_seconds
+from mesh.context import current_call_or_none, handling, remaining_seconds
 from mesh.errors import Problem, Reason
 from mesh.provider.adapter import Adapter
 from mesh.provider.errors import BadCredentials, NotSent, ProviderError, RateLimited
@@ -35,6 +38,8 @@ log = structlog.get_logger()
 # Kept back of the caller's deadline, to write down what the provider said and to answer.
 _AFTERWARDS_SECONDS = 0.5
 _SHORTEST_SECONDS = 0.2
+# A client that has not ended its call by itself this long after its deadline is stopped, in doubt.
+_OVERRUN_SECONDS = 0.2
 
 Instruction = Callable[[Adapter], Awaitable[Outcome]]
 
@@ -43,8 +48,8 @@ class _LacksCapabilityError(TypeError):
     """The adapter can't do it any more: routing chose it when it could."""
 
 
-async def send_attempt(desk: Desk, payment: Payment, attempt: Attempt) -> Answer:
-    """Asks a provider to take the money."""
+async def send_attempt(desk: Desk, payment: Payment, attempt: Attempt, *, alternatives: int = 0) -> Answer:
+    """Asks a provider to take the money, and leaves time for a number of alternatives should it not be reached."""
 
     async def instruct(adapter: Adapter) -> Outcome:
         method = payment.method
@@ -73,7 +78,7 @@ async def send_attempt(desk: Desk, payment: Payment, attempt: Attempt) -> Answer
             )
         raise _LacksCapabilityError
 
-    return await _send(desk, payment.tenant_id, attempt.call.connection_id, instruct)
+    return await _send(desk, payment.tenant_id, attempt.call.connection_id, instruct, shares=alternatives + 1)
 
 
 async def find_attempt(desk: Desk, payment: Payment, attempt: Attempt) -> Answer:
@@ -138,11 +143,11 @@ async def send_adjustment(desk: Desk, charge: Attempt, adjustment: Adjustment) -
     return await _send(desk, adjustment.tenant_id, adjustment.call.connection_id, instruct)
 
 
-async def _send(desk: Desk, tenant_id: str, connection_id: str, instruct: Instruction) -> Answer:
+async def _send(desk: Desk, tenant_id: str, connection_id: str, instruct: Instruction, *, shares: int = 1) -> Answer:
     adapter = await _open(desk, tenant_id, connection_id)
     if isinstance(adapter, NoAnswer):
         return adapter
-    answer = await _call(desk, tenant_id, connection_id, adapter, instruct)
+    answer = await _call(desk, adapter, instruct, shares)
     if isinstance(answer, Outcome) and answer.state is OutcomeState.NOT_FOUND:
         # No answer to an instruction that we understand.
         return NoAnswer(Fault.NO_ANSWER, sent=True)
@@ -151,7 +156,7 @@ async def _send(desk: Desk, tenant_id: str, connection_id: str, instruct: Instru
 
 async def _ask(desk: Desk, tenant_id: str, connection_id: str, ask: Instruction) -> Answer:
     adapter = await _open(desk, tenant_id, connection_id)
-    answer = adapter if isinstance(adapter, NoAnswer) else await _call(desk, tenant_id, connection_id, adapter, ask)
+    answer = adapter if isinstance(adapter, NoAnswer) else await _call(desk, adapter, ask, 1)
     if isinstance(answer, NoAnswer):
         # A question that was not answered leaves the instruction where it was: in doubt.
         return NoAnswer(answer.fault, sent=True, retry_after_seconds=answer.retry_after_seconds)
@@ -172,26 +177,40 @@ async def _open(desk: Desk, tenant_id: str, connection_id: str) -> Adapter | NoA
         return NoAnswer(Fault.CONNECTION_GONE, sent=False)
 
 
-async def _call(desk: Desk, tenant_id: str, connection_id: str, adapter: Adapter, instruct: Instruction) -> Answer:
-    longest = desk.settings.send_timeout_seconds
-    budget_seconds = max(min(longest, remaining_seconds(longest) - _AFTERWARDS_SECONDS), _SHORTEST_SECONDS)
+async def _call(desk: Desk, adapter: Adapter, instruct: Instruction, shares: int) -> Answer:
+    connection = adapter.connection
     try:
-        async with asyncio.timeout(budget_seconds):
-            return await instruct(adapter)
+        with _deadline_of(desk.settings.send_timeout_seconds, shares) as budget_seconds:
+            async with asyncio.timeout(budget_seconds + _OVERRUN_SECONDS):
+                return await instruct(adapter)
     except RateLimited as limited:
         return NoAnswer(Fault.RATE_LIMITED, sent=False, retry_after_seconds=limited.retry_after_seconds)
     except BadCredentials:
         # They may have been replaced since we read them.
-        desk.providers.forget(tenant_id, connection_id)
+        desk.providers.forget(connection.tenant_id, connection.connection_id)
         return NoAnswer(Fault.CREDENTIALS_REFUSED, sent=False)
-    except NotSent as error:
-        log.warning("provider_not_reached", connection_id=connection_id, error=str(error))
+    except NotSent:
         return NoAnswer(Fault.UNREACHABLE, sent=False)
     except _LacksCapabilityError:
         return NoAnswer(Fault.CONNECTION_GONE, sent=False)
-    except (ProviderError, TimeoutError) as error:
-        log.warning("provider_gave_no_answer", connection_id=connection_id, error=str(error))
-    except Exception:
-        # A fault in an adapter is no proof that nothing was sent.
-        log.exception("adapter_failed", connection_id=connection_id)
-    return NoAnswer(Fault.NO_ANSWER, sent=True)
+    except Exception as error:
+        if not isinstance(error, ProviderError | TimeoutError):
+            # A fault in an adapter is no proof that nothing was sent. The others are in the log of the client.
+            log.exception("adapter_failed", connection_id=connection.connection_id)
+        return NoAnswer(Fault.NO_ANSWER, sent=True)
+
+
+@contextmanager
+def _deadline_of(longest_seconds: float, shares: int) -> Iterator[float]:
+    """Gives a call to a provider its part of the time that is left, as a deadline that its client keeps to.
+
+    So it is the client that ends a call that takes too long, and it knows whether anything was written by then.
+    """
+    left_seconds = (remaining_seconds(longest_seconds) - _AFTERWARDS_SECONDS) / shares
+    budget_seconds = max(min(longest_seconds, left_seconds), _SHORTEST_SECONDS)
+    call = current_call_or_none()
+    if call is None:
+        yield budget_seconds
+        return
+    with handling(replace(call, deadline_monotonic=time.monotonic() + budget_seconds)):
+        yield budget_seconds
