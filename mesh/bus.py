@@ -27,9 +27,9 @@ from opentelemetry import propagate, trace
 from prometheus_client import Counter
 
 from mesh.context import call_tenant
-from mesh.database import DATABASE_ERRORS, EVERY_TENANT, Connection, Database
+from mesh.database import DATABASE_ERRORS, EVERY_TENANT, UNAVAILABLE_ERRORS, Connection, Database
 from mesh.ids import new_id
-from mesh.outages import is_outage
+from mesh.outages import is_outage, raise_if_canceled, wait_out
 from mesh.redaction import mask_text
 
 log = structlog.get_logger()
@@ -48,7 +48,8 @@ _ACK_WAIT_SECONDS = 6
 # A handler that is still at work says so this often.
 _PROGRESS_SECONDS = 2
 _HANDLER_SECONDS = 30
-_FETCH_SECONDS = 5
+_FETCH_SECONDS = 2
+_RETRY_SECONDS = 1
 _MAX_PAUSE_SECONDS = 60
 # What is waited out: the database or NATS is away.
 _WAIT_ERRORS: tuple[type[Exception], ...] = (nats.errors.Error, *DATABASE_ERRORS)
@@ -180,7 +181,7 @@ class ConsumerRunner:
                 log.warning(
                     "consumer_waits", consumer=self._consumer.name, error=type(error).__name__, detail=str(error)
                 )
-                await asyncio.sleep(1)
+                await wait_out(_RETRY_SECONDS)
 
     async def _consume(self) -> None:
         subscription = await self._subscribe()
@@ -227,7 +228,8 @@ class ConsumerRunner:
                 await self._handle_or_fail(message, event)
         except asyncio.CancelledError:
             # This process stops; another should not have to wait for the event.
-            await asyncio.shield(message.nak())
+            with suppress(nats.errors.Error):
+                await asyncio.shield(message.nak())
             raise
         finally:
             progress.cancel()
@@ -237,6 +239,7 @@ class ConsumerRunner:
             async with asyncio.timeout(_HANDLER_SECONDS) as limit:
                 await self._handle_once(event)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, the event is tried again
+            raise_if_canceled()
             await self._fail(message, event, error, is_too_slow=limit.expired())
         else:
             await message.ack()
@@ -265,6 +268,9 @@ class ConsumerRunner:
         EVENTS_HANDLED.labels(self._consumer.name, "retried").inc()
         log.warning("event_retried", consumer=self._consumer.name, event_id=event.id, failure=failure)
         await message.nak(delay=min(2.0 ** min(deliveries - 1, 10), _MAX_PAUSE_SECONDS))
+        if isinstance(error, UNAVAILABLE_ERRORS) and not is_too_slow:
+            # The next event would fare no better.
+            await wait_out(_RETRY_SECONDS)
 
     async def _bury(self, message: Msg, event_id: str, tenant_id: str, deliveries: int, failure: str) -> None:
         failure = mask_text(failure).replace("\0", "")[:500]

@@ -33,7 +33,12 @@ UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     TimeoutError,
 )
 # The same, and every other error of a connection or a statement: for loops that must outlive them all.
-DATABASE_ERRORS: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+DATABASE_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 # The setting that row-level security reads. Its value "*" stands for the mesh itself.
 TENANT_SETTING = "kente.tenant"
 EVERY_TENANT = "*"
@@ -103,6 +108,8 @@ class Database:
             if any(words in str(error) for words in _CONNECTION_LOST):
                 raise DatabaseAwayError(str(error)) from error
             raise
+        except asyncpg.InternalClientError as error:
+            raise DatabaseAwayError(str(error)) from error
         finally:
             _after_commit.reset(token)
         for callback in callbacks:
@@ -117,6 +124,10 @@ class Database:
             raise DatabaseAwayError(type(error).__name__) from error
         try:
             yield connection
+        except asyncpg.InternalClientError:
+            # What asyncpg says of a connection that broke in the middle of an answer. It must not be used again.
+            connection.terminate()
+            raise
         finally:
             await self.pool.release(connection)
 

@@ -32,7 +32,7 @@ from prometheus_client import Counter
 
 from mesh.context import call_tenant
 from mesh.database import DATABASE_ERRORS, Connection, Database
-from mesh.outages import is_outage
+from mesh.outages import is_outage, wait_out
 from mesh.redaction import mask_text
 
 log = structlog.get_logger()
@@ -102,7 +102,7 @@ class _PatientQueries(Queries):
                 return await super().retry_job(job, delay, traceback_record)
             except DATABASE_ERRORS as error:
                 log.warning("job_waits_to_be_put_back", job=job.entrypoint, error=type(error).__name__)
-                await asyncio.sleep(_RESTART_SECONDS)
+                await wait_out(_RESTART_SECONDS)
 
 
 def _queries(driver: Driver, settings: DBSettings) -> Queries:
@@ -181,7 +181,7 @@ class JobRunner:
                 )
             except _WAIT_ERRORS as error:
                 log.warning("job_runner_waits", domain=self._domain, error=type(error).__name__, detail=str(error))
-            await asyncio.sleep(_RESTART_SECONDS)
+            await wait_out(_RESTART_SECONDS)
 
     def interrupt(self) -> None:
         """Stops the jobs that run. Each goes back to the queue."""

@@ -53,6 +53,8 @@ def configure_logs(settings: MeshSettings, process: str) -> None:
     root.setLevel(settings.log_level)
     for noisy in ("httpx", "httpcore", "nats", "pgqueuer", "asyncio", "hpack", "uvicorn"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # While the database is away the pool tells of each vain try, with all that led to it. Whoever needs it tells too.
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
     structlog.contextvars.bind_contextvars(process=process)
     sys.excepthook = _log_uncaught
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 
 from mesh.database import UNAVAILABLE_ERRORS
@@ -21,3 +23,21 @@ def is_outage(error: BaseException) -> bool:
 
 
 _OUTAGE_CODES = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+async def wait_out(seconds: float) -> None:
+    """Waits before another try, in a loop that outlives outages.
+
+    Raises:
+        asyncio.CancelledError: the task was told to end. When a connection breaks in that very moment, its error takes
+            the place of the cancellation, and a loop that waits errors out would go on for ever.
+    """
+    raise_if_canceled()
+    await asyncio.sleep(seconds)
+
+
+def raise_if_canceled() -> None:
+    """Raises CancelledError when the current task was told to end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

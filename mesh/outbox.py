@@ -27,6 +27,7 @@ from prometheus_client import Counter, Gauge
 from mesh.clock import utc_now
 from mesh.database import DATABASE_ERRORS, Connection, Database, Row, after_commit
 from mesh.ids import new_id
+from mesh.outages import wait_out
 from mesh.redaction import redact
 
 log = structlog.get_logger()
@@ -142,7 +143,7 @@ class OutboxRelay:
                         pass
                 except _WAIT_ERRORS as error:
                     log.warning("outbox_relay_waits", error=type(error).__name__, detail=str(error))
-                    await asyncio.sleep(_RETRY_SECONDS)
+                    await wait_out(_RETRY_SECONDS)
                     continue
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wakeup.wait(), _POLL_SECONDS)
