@@ -179,7 +179,7 @@ def main() -> int:
     parser.add_argument("--victim", choices=VICTIMS, action="append", help="only this one; may be repeated")
     parser.add_argument("--port-offset", type=int, default=1000)
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=120)
     console.print(f"seed {arguments.seed}")
     folder = Path(tempfile.mkdtemp(prefix="kente-chaos-"))
     mesh = LiveMesh(folder / "state", arguments.port_offset)
