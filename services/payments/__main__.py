@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from kente.payments.v1 import (
     payment_service_pb2_grpc,
     provider_service_pb2_grpc,
@@ -23,8 +25,6 @@ async def build(runtime: Runtime[PaymentsSettings]) -> Wiring:
     """Wires the service."""
     settings = runtime.settings
     registry = Registry("payments", sandbox_url=runtime.mesh.sandbox_url, cache_url=runtime.mesh.cache_url)
-    # A provider whose facts are not complete must stop the service at its start, not a payment later.
-    registry.describe()
     connections, ledger = runtime.channel("connections"), runtime.channel("ledger")
     desk = Desk(
         database=runtime.database,
@@ -40,13 +40,14 @@ async def build(runtime: Runtime[PaymentsSettings]) -> Wiring:
         describe_payment=convert.payment_to_proto,
         describe_refund=convert.refund_to_proto,
     )
+    fingerprint = partial(convert.fingerprint, runtime.mesh.request_hash_key.get_secret_value().encode())
     changes = PaymentChanges(runtime.mesh.database_url.get_secret_value())
     return Wiring(
         servicers=[
             Servicer(
                 "kente.payments.v1.PaymentService",
                 payment_service_pb2_grpc.add_PaymentServiceServicer_to_server,
-                PaymentServicer(desk, changes),
+                PaymentServicer(desk, changes, fingerprint),
             ),
             Servicer(
                 "kente.payments.v1.ProviderService",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 from datetime import datetime
 
 from google.protobuf.message import Message
@@ -28,9 +28,9 @@ from services.payments.model import (
 )
 
 
-def fingerprint(request: Message) -> bytes:
-    """SHA-256 of a request: the same for the same request, whatever the order of map entries."""
-    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+def fingerprint(key: bytes, request: Message) -> bytes:
+    """Tells a repetition of a request from another one. Keyed: a request holds numbers that could be guessed."""
+    return hmac.digest(key, request.SerializeToString(deterministic=True), "sha256")
 
 
 def money_from_proto(message: money_pb2.Money) -> Money:

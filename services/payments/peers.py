@@ -60,7 +60,11 @@ class _Remembered(Generic[Key, Value]):
 
 
 class Providers:
-    """A tenant's connections, and adapters for them."""
+    """A tenant's connections, and adapters for them.
+
+    Raises:
+        IncompleteProvider: the facts of a provider are not complete; better at the start than a payment later.
+    """
 
     def __init__(
         self,
@@ -72,6 +76,8 @@ class Providers:
         adapter_lifetime_seconds: float,
     ) -> None:
         self._registry = registry
+        self._facts = registry.describe()
+        self._adapter_classes = {facts.slug: registry.adapter_class(facts.slug) for facts in self._facts}
         self._connections = connection_service_pb2_grpc.ConnectionServiceStub(channel)
         self._credentials = credential_service_pb2_grpc.CredentialServiceStub(channel)
         self._public_url = public_url.rstrip("/")
@@ -81,11 +87,11 @@ class Providers:
 
     def adapter_classes(self) -> Mapping[str, type[Adapter]]:
         """Every adapter that there is, by slug."""
-        return {slug: self._registry.adapter_class(slug) for slug in self._registry.slugs()}
+        return self._adapter_classes
 
     def facts(self) -> list[ProviderFacts]:
         """What every provider is and can do, by slug."""
-        return self._registry.describe()
+        return self._facts
 
     async def links(self, tenant_id: str) -> list[Link]:
         """The tenant's connections to payment providers, oldest first. The current call must be the tenant's.

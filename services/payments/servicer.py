@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
+from google.protobuf.message import Message
 from kente.payments.v1 import (
     payment_service_pb2,
     payment_service_pb2_grpc,
@@ -32,9 +33,10 @@ from services.payments.use_cases.watch_payment import watch_payment
 class PaymentServicer(payment_service_pb2_grpc.PaymentServiceServicer):
     """kente.payments.v1.PaymentService."""
 
-    def __init__(self, desk: Desk, changes: PaymentChanges) -> None:
+    def __init__(self, desk: Desk, changes: PaymentChanges, fingerprint: Callable[[Message], bytes]) -> None:
         self._desk = desk
         self._changes = changes
+        self._fingerprint = fingerprint
 
     async def CreatePayment(
         self, request: payment_service_pb2.CreatePaymentRequest, _context: object
@@ -42,7 +44,7 @@ class PaymentServicer(payment_service_pb2_grpc.PaymentServiceServicer):
         method = convert.method_from_proto(request.method)
         order = NewPayment(
             request_id=request.request_id,
-            request_fingerprint=convert.fingerprint(request),
+            request_fingerprint=self._fingerprint(request),
             amount=convert.money_from_proto(request.amount),
             method=method,
             payer=convert.payer_from_proto(request.payer),
@@ -60,7 +62,7 @@ class PaymentServicer(payment_service_pb2_grpc.PaymentServiceServicer):
         order = NewAdjustment(
             kind=AdjustmentKind.CAPTURE,
             request_id=request.request_id,
-            request_fingerprint=convert.fingerprint(request),
+            request_fingerprint=self._fingerprint(request),
             payment_id=request.payment_id,
             amount=convert.amount_of(request),
         )
@@ -73,7 +75,7 @@ class PaymentServicer(payment_service_pb2_grpc.PaymentServiceServicer):
         order = NewAdjustment(
             kind=AdjustmentKind.CANCEL,
             request_id=request.request_id,
-            request_fingerprint=convert.fingerprint(request),
+            request_fingerprint=self._fingerprint(request),
             payment_id=request.payment_id,
         )
         payment = await adjust_payment(self._desk, current_tenant_id(), order)
@@ -111,7 +113,7 @@ class PaymentServicer(payment_service_pb2_grpc.PaymentServiceServicer):
     ) -> payment_service_pb2.CreateRefundResponse:
         order = NewRefund(
             request_id=request.request_id,
-            request_fingerprint=convert.fingerprint(request),
+            request_fingerprint=self._fingerprint(request),
             payment_id=request.payment_id,
             amount=convert.amount_of(request),
             description=request.description,

@@ -21,7 +21,7 @@ from services.payments.use_cases.create_refund import NewRefund, create_refund
 from services.payments.use_cases.desk import Desk
 from services.payments.use_cases.post_to_ledger import post_payment
 from services.payments.use_cases.resolve_payment import resolve_payment
-from tests.harness import eventually
+from tests.harness import PASSWORD, eventually
 from tests.payments.mortal import count_moments, live_until
 from tests.payments.till import (
     APPROVES,
@@ -36,6 +36,8 @@ from tests.payments.till import (
 )
 
 State = payment_pb2.Payment
+# As tests.harness sets request_hash_key.
+FINGERPRINT_KEY = (PASSWORD * 8).encode()
 
 
 def order_of(request: payment_service_pb2.CreatePaymentRequest) -> NewPayment:
@@ -43,7 +45,7 @@ def order_of(request: payment_service_pb2.CreatePaymentRequest) -> NewPayment:
     method = convert.method_from_proto(request.method)
     return NewPayment(
         request_id=request.request_id,
-        request_fingerprint=convert.fingerprint(request),
+        request_fingerprint=convert.fingerprint(FINGERPRINT_KEY, request),
         amount=convert.money_from_proto(request.amount),
         method=method,
         payer=convert.payer_from_proto(request.payer),
@@ -99,6 +101,17 @@ async def test_a_payment_survives_a_kill_at_every_moment(world: World, msisdn: s
         assert len(await till.rows("SELECT 1 FROM payments WHERE tenant_id = $1", till.tenant_id)) == 1
 
     await asyncio.gather(*(killed_at(moment) for moment in range(1, moments + 1)))
+
+
+async def test_the_same_request_in_many_processes_at_once_is_one_payment(till: Till) -> None:
+    request = payment_request()
+
+    async def pay(desk: Desk) -> None:
+        await create_payment(desk, till.tenant_id, order_of(request))
+
+    await asyncio.gather(*(live_until(till, 0, pay) for _ in range(8)))
+    (row,) = await till.rows("SELECT payment_id FROM payments WHERE tenant_id = $1", till.tenant_id)
+    await assert_paid_once(till, row["payment_id"])
 
 
 async def test_what_was_written_is_finished_though_nobody_asks_again(till: Till) -> None:

@@ -43,7 +43,7 @@ class Payment:
     """One payment with its attempts, oldest first.
 
     Attributes:
-        request_fingerprint: SHA-256 of the request, to tell a repetition from another request of the same id.
+        request_fingerprint: made of the request, to tell a repetition from another request of the same id.
         refunded_minor: given back, or set aside for refunds under way.
         capture_minor: amount of the capture that is under way or done; 0 when there is none.
         anomaly: the last thing a provider said that does not fit; see AnomalyKind.
@@ -81,6 +81,11 @@ class Payment:
     def ended(self) -> bool:
         """Whether the state is terminal."""
         return self.state in TERMINAL_STATES
+
+    @property
+    def waits_for_capture(self) -> bool:
+        """Whether it is the tenant's turn."""
+        return self.state is PaymentState.AUTHORIZED and self.capture_method is CaptureMethod.MANUAL
 
     @property
     def live_attempt(self) -> Attempt | None:

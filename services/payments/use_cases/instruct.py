@@ -18,7 +18,16 @@ from mesh.context import current_call_or_none, handling, remaining_seconds
 from mesh.errors import Problem, Reason
 from mesh.provider.adapter import Adapter
 from mesh.provider.errors import BadCredentials, NotSent, ProviderError, RateLimited
-from services.payments.model import Adjustment, AdjustmentKind, Attempt, Fault, MobileMoney, Payment, Refund
+from services.payments.model import (
+    Adjustment,
+    AdjustmentKind,
+    Attempt,
+    CaptureMethod,
+    Fault,
+    MobileMoney,
+    Payment,
+    Refund,
+)
 from services.payments.provider import (
     CardCharge,
     ChargeOrder,
@@ -71,7 +80,7 @@ async def send_attempt(desk: Desk, payment: Payment, attempt: Attempt, *, altern
                     amount=payment.amount,
                     card_token=method.token,
                     description=payment.description,
-                    capture=payment.capture_method == "AUTOMATIC",
+                    capture=payment.capture_method is CaptureMethod.AUTOMATIC,
                     return_url=method.return_url,
                     receipt_email=payment.payer.email,
                 )

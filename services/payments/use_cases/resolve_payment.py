@@ -11,7 +11,7 @@ from datetime import datetime
 import structlog
 
 from mesh.clock import utc_now
-from services.payments.model import Attempt, CallState, Fault, Payment, PaymentState
+from services.payments.model import Attempt, CallState, Fault, Payment
 from services.payments.provider import Outcome, OutcomeState
 from services.payments.repository.payments import get_payment
 from services.payments.use_cases.apply_outcome import NoAnswer, never_arrived
@@ -111,8 +111,7 @@ async def _send_again_what_was_not_sent(desk: Desk, payment: Payment) -> Payment
 
 async def _report_delay(desk: Desk, payment: Payment) -> Payment:
     attempt = payment.live_attempt
-    waits_for_capture = payment.state is PaymentState.AUTHORIZED
-    if attempt is None or attempt.call.delay_reported or waits_for_capture:
+    if attempt is None or attempt.call.delay_reported or payment.waits_for_capture:
         return payment
     if not is_late(desk.settings, payment.create_time, utc_now()):
         return payment
@@ -129,7 +128,7 @@ async def _report_delay(desk: Desk, payment: Payment) -> Payment:
 
 
 def _pause_seconds(desk: Desk, payment: Payment, now: datetime) -> float:
-    if payment.state is PaymentState.AUTHORIZED:
+    if payment.waits_for_capture:
         return desk.settings.poll_rare_seconds
     attempt = payment.live_attempt
     since = payment.create_time if attempt is None else attempt.call.send_time
