@@ -24,12 +24,13 @@ from pgqueuer.adapters.persistence.queries import Queries
 from pgqueuer.core.qm import QueueManager
 from pgqueuer.domain.errors import FailingListenerError, RetryRequested
 from pgqueuer.domain.models import Job as QueuedJob
-from pgqueuer.domain.models import TracebackRecord
+from pgqueuer.domain.models import TableChangedEvent, TracebackRecord
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.domain.types import Channel
 from pgqueuer.ports.driver import Driver
 from prometheus_client import Counter
 
+from mesh.clock import utc_now
 from mesh.context import call_tenant
 from mesh.database import DATABASE_ERRORS, Connection, Database
 from mesh.outages import is_outage, wait_out
@@ -43,7 +44,7 @@ JOBS_RUN = Counter("kente_jobs_run_total", "Runs of jobs by outcome.", ["job", "
 _FIRST_PAUSE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = 60.0
 _JOB_TIMEOUT_SECONDS = 30.0
-# A job that asks to run again makes no notice: it is found by looking.
+# For what gives no notice: jobs of a process that died, and held ones that were released.
 _POLL_SECONDS = 1.0
 _RESTART_SECONDS = 1.0
 _BATCH_SIZE = 10
@@ -93,16 +94,29 @@ def _search_path_settings() -> DBSettings:
 
 
 class _PatientQueries(Queries):
-    """Waits for the database where the library would give up a job."""
+    """Waits for the database where the library would give up a job, and gives notice where it would not."""
 
     async def retry_job(self, job: QueuedJob, delay: timedelta, traceback_record: TracebackRecord | None) -> None:
         # A job that can't be put back counts as failed for the library, and would be held: not for an outage.
         while True:
             try:
-                return await super().retry_job(job, delay, traceback_record)
+                await super().retry_job(job, delay, traceback_record)
+                return await self._give_notice()
             except DATABASE_ERRORS as error:
                 log.warning("job_waits_to_be_put_back", job=job.entrypoint, error=type(error).__name__)
                 await wait_out(_RESTART_SECONDS)
+
+    async def _give_notice(self) -> None:
+        # The library's trigger tells of new jobs only. Runners would find this one when they look by themselves.
+        settings = self.qbe.settings
+        notice = TableChangedEvent(
+            channel=settings.channel,
+            sent_at=utc_now(),
+            type="table_changed_event",
+            operation="update",
+            table=settings.queue_table,
+        )
+        await self.driver.notify(settings.channel, notice.model_dump_json())
 
 
 def _queries(driver: Driver, settings: DBSettings) -> Queries:
