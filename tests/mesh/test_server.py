@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import socket
@@ -20,7 +19,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from kente.ledger.v1.ledger_service_pb2 import GetAccountRequest, GetAccountResponse
 from kente.options.v1 import options_pb2
-from pydantic import SecretStr
 
 import mesh.bus
 from mesh.embedded.ports import find_free
@@ -39,6 +37,7 @@ from tests.mesh.probe import (
     ledger_stub,
     reason_of,
 )
+from tests.mesh.process import environment_of
 
 GET = GetAccountRequest(account_name="assets:bank")
 
@@ -269,13 +268,8 @@ def test_a_server_with_an_rpc_that_lacks_a_part_of_its_policy_does_not_start(wit
 
 def _environment(infrastructure: Infrastructure, port: int, metrics_port: int, workers: int = 1) -> Mapping[str, str]:
     """What `kente up` gives the ledger's process."""
-    mesh = infrastructure.settings("ledger")
-    values = {f"KENTE_{name.upper()}": getattr(mesh, name) for name in mesh.model_fields_set}
-    values |= {"KENTE_LEDGER_PORT": port, "KENTE_LEDGER_METRICS_PORT": metrics_port, "KENTE_LEDGER_WORKERS": workers}
-    texts = {
-        name: value.get_secret_value() if isinstance(value, SecretStr) else str(value) for name, value in values.items()
-    }
-    return {"PATH": os.environ["PATH"], **texts}
+    own = {"PORT": port, "METRICS_PORT": metrics_port, "WORKERS": workers}
+    return environment_of(infrastructure, "ledger") | {f"KENTE_LEDGER_{name}": str(own[name]) for name in own}
 
 
 async def _ledger(environment: Mapping[str, str]) -> asyncio.subprocess.Process:
