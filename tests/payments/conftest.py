@@ -10,6 +10,7 @@ import pytest
 
 from mesh.sandbox.server import Sandbox
 from mesh.sandbox.settings import SandboxSettings
+from tests.connections.listers import SMTP, Lister
 from tests.gateway.running import own_settings, serving
 from tests.harness import Infrastructure, TestMesh
 from tests.payments.till import Till, World
@@ -49,8 +50,13 @@ async def gateway_url(infrastructure: Infrastructure) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="module")
-async def world(test_mesh: TestMesh, sandbox: Sandbox, gateway_url: str) -> AsyncIterator[World]:
+async def world(
+    infrastructure: Infrastructure, test_mesh: TestMesh, sandbox: Sandbox, gateway_url: str
+) -> AsyncIterator[World]:
     """Payments with the services that it needs."""
+    # Connections asks every domain for its providers, and would wait for this one in vain.
+    notifications = Lister(infrastructure, "notifications", [SMTP])
+    await notifications.start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KENTE_CONNECTIONS_ENCRYPTION_KEYS", f"k1:{base64.b64encode(b'k' * 32).decode()}")
         mesh = {**LIMITS, "sandbox_url": sandbox.url, "public_url": gateway_url}
@@ -58,6 +64,7 @@ async def world(test_mesh: TestMesh, sandbox: Sandbox, gateway_url: str) -> Asyn
         await test_mesh.start("ledger", LIMITS)
         await test_mesh.start("payments", mesh, **SHORT_TIMES)
         yield World(test_mesh, sandbox, gateway_url)
+    await notifications.stop()
 
 
 @pytest.fixture
