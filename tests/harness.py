@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def start_infrastructure(folder: Path) -> Infrastructure:
     postgres.start()
     nats = EmbeddedNats(folder / "nats", nats_port, monitor_port)
     nats.start()
-    asyncio.run(migrate(postgres.admin_url, dict.fromkeys(domains(), PASSWORD)))
+    # In a thread of its own: asyncio.run would leave the tests that follow without their event loop.
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(asyncio.run, migrate(postgres.admin_url, dict.fromkeys(domains(), PASSWORD))).result()
     create_identities(folder / "identities", PROCESSES)
     return Infrastructure(folder, postgres, nats, dict(zip(domains(), ports, strict=True)))
 
