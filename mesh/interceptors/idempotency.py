@@ -74,9 +74,8 @@ class StoredAnswers:
         begun = await self._begin(key)
         if isinstance(begun, bytes):
             return begun
-        renewing = asyncio.create_task(self._renew(begun))
         try:
-            answer = serialize(await proceed(exchange))
+            answer = serialize(await self._proceed_under(begun, exchange, proceed))
         except Problem as problem:
             if problem.code not in _DEFINITE_CODES:
                 await asyncio.shield(self._release(begun))
@@ -90,11 +89,17 @@ class StoredAnswers:
             # Canceled or broken: the next call may begin at once.
             await asyncio.shield(self._release(begun))
             raise
-        finally:
-            renewing.cancel()
         # What the handler did is done: a caller that leaves now must find the answer when it asks again.
         earlier = await asyncio.shield(self._store(key, response=answer))
         return answer if earlier is None else earlier
+
+    async def _proceed_under(self, lease: _Lease, exchange: Exchange, proceed: Proceed) -> Answer:
+        renewing = asyncio.create_task(self._renew(lease))
+        try:
+            return await proceed(exchange)
+        finally:
+            # Before the lease is released: a renewal after that would keep the next call waiting.
+            renewing.cancel()
 
     async def _begin(self, key: _Key) -> bytes | _Lease:
         """The stored answer, or the lease under which the handler may run.
