@@ -282,10 +282,17 @@ async def _ledger(environment: Mapping[str, str]) -> asyncio.subprocess.Process:
     )
 
 
-async def _serves(port: int) -> bool:
+async def _all_serve(port: int, metrics_port: int, workers: int) -> bool:
+    listening = [
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
+    ]
+    if len(set(listening)) < workers:
+        return False
     async with httpx.AsyncClient() as client:
         try:
-            return (await client.get(f"http://127.0.0.1:{port}/healthz")).status_code == 200
+            return (await client.get(f"http://127.0.0.1:{metrics_port}/healthz")).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -308,16 +315,7 @@ async def test_workers_share_the_port_are_counted_together_and_end_with_their_pa
     port, metrics_port = find_free(2)
     parent = await _ledger(_environment(infrastructure, port, metrics_port, workers=2))
     try:
-
-        async def two_serve() -> bool:
-            listening = [
-                connection.pid
-                for connection in psutil.net_connections("tcp")
-                if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
-            ]
-            return len(set(listening)) == 2 and await _serves(metrics_port)
-
-        await eventually(two_serve)
+        await eventually(lambda: _all_serve(port, metrics_port, 2))
         workers = psutil.Process(parent.pid).children()
         assert len(workers) == 2
         token = infrastructure.identity("ledger").service_token(tenant_id)
@@ -349,7 +347,7 @@ async def test_workers_share_the_port_are_counted_together_and_end_with_their_pa
 async def test_workers_end_in_good_order_on_sigterm(infrastructure: Infrastructure) -> None:
     port, metrics_port = find_free(2)
     parent = await _ledger(_environment(infrastructure, port, metrics_port, workers=2))
-    await eventually(lambda: _serves(metrics_port))
+    await eventually(lambda: _all_serve(port, metrics_port, 2))
     parent.send_signal(signal.SIGTERM)
     output, _ = await parent.communicate()
 
