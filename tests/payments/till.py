@@ -174,7 +174,7 @@ class Till:
         request = payment_service_pb2.CreateRefundRequest(**(values | fields))
         return (await self.payments.CreateRefund(request)).refund
 
-    async def refund_ended(self, refund: payment_pb2.Refund) -> payment_pb2.Refund:
+    async def refund_ended(self, refund: payment_pb2.Refund, timeout_seconds: float = 15.0) -> payment_pb2.Refund:
         """The refund once it has ended and, if there is money, is booked."""
         request = payment_service_pb2.GetRefundRequest(payment_id=refund.payment_id, refund_id=refund.refund_id)
         ends = {payment_pb2.Refund.STATE_SUCCEEDED, payment_pb2.Refund.STATE_FAILED}
@@ -184,7 +184,7 @@ class Till:
             booked = found.ledger_state != payment_pb2.Payment.LEDGER_STATE_QUEUED
             return found if found.state in ends and booked else None
 
-        done: payment_pb2.Refund = await eventually(check)
+        done: payment_pb2.Refund = await eventually(check, timeout_seconds)
         return done
 
     async def entries(self, payment_id: str) -> list[ledger_pb2.Entry]:
