@@ -35,6 +35,8 @@ SERVICE_TOKEN_SECONDS = 120
 TOKEN_ISSUER = f"{TRUST_DOMAIN}/identity"
 _LEEWAY_SECONDS = 10
 _BUNDLE_SECONDS = 1.0
+# A bound on memory; any large number does.
+_REMEMBERED_TOKENS = 10_000
 # A tenant becomes part of subjects, and of the setting that row-level security reads, where "*" stands for all.
 _TENANT = re.compile(r"[\w-]{0,64}", re.ASCII)
 
@@ -120,6 +122,8 @@ class TrustBundle:
         self._version: tuple[int, int, int] | None = None
         self._look_again = 0.0
         self._keys: dict[str, tuple[str, Any]] = {}
+        # Who each token speaks for, and until when: to verify a signature takes longer than all else about a call.
+        self._verified: dict[str, tuple[Principal, float]] = {}
         self.reload()
 
     def reload(self) -> None:
@@ -145,6 +149,7 @@ class TrustBundle:
             detail = f"{self.path} can't be read ({type(error).__name__}); run `kente up`"
             raise SystemExit(f"KENTE_TRUST_BUNDLE_FILE: {detail}") from None
         self._keys, self._version = keys, version
+        self._verified.clear()
 
     def public_keys(self, issuer: str) -> list[dict[str, str]]:
         """The public keys of one issuer, as JWKs."""
@@ -160,10 +165,24 @@ class TrustBundle:
         Raises:
             Problem: CREDENTIALS_INVALID, whatever is wrong with it.
         """
+        # A key that was taken out of the bundle is no longer believed soon after.
+        if time.monotonic() >= self._look_again:
+            self.reload()
+        principal, good_until = self._verified.get(token, (None, 0.0))
+        if principal is not None and time.time() < good_until:
+            return principal
+        issuer, claims = self._claims(token)
+        principal = _principal(issuer, claims)
+        if len(self._verified) >= _REMEMBERED_TOKENS:
+            self._verified.clear()
+        self._verified[token] = (principal, float(claims["exp"]))
+        return principal
+
+    def _claims(self, token: str) -> tuple[str, Mapping[str, Any]]:
+        """The issuer and the claims of a token whose signature is right."""
         try:
             key_id = jwt.get_unverified_header(token).get("kid", "")
-            # For a new key at once; for one that was taken out, soon.
-            if key_id not in self._keys or time.monotonic() >= self._look_again:
+            if key_id not in self._keys:
                 self.reload()
             issuer, key = self._keys[key_id]
             claims = jwt.decode(
@@ -177,7 +196,7 @@ class TrustBundle:
             )
         except (jwt.InvalidTokenError, KeyError) as error:
             raise Problem(Reason.CREDENTIALS_INVALID, f"the token is not valid: {type(error).__name__}") from None
-        return _principal(issuer, claims)
+        return issuer, claims
 
 
 def _principal(issuer: str, claims: Mapping[str, Any]) -> Principal:

@@ -73,6 +73,18 @@ def test_a_service_token_is_made_anew_before_it_ages(
     assert bundle.verify(first)
 
 
+def test_a_verified_token_is_remembered_until_it_ends_and_no_longer(folder: Path, bundle: TrustBundle) -> None:
+    ended = signed(identity(folder, "payments"), exp=int(time.time()) - 5)
+    token = identity(folder, "payments").service_token("ten_1")
+    end = jwt.decode(token, options={"verify_signature": False})["exp"]
+    bundle.verify(token)
+    bundle.verify(ended)
+
+    assert bundle._verified[token][1] == end
+    # Within what clocks may differ by it is good, but each time it is looked at anew.
+    assert bundle._verified[ended][1] < time.time()
+
+
 def test_the_identity_service_speaks_for_clients(folder: Path, bundle: TrustBundle) -> None:
     token = identity(folder, "identity").access_token("key_1", "ten_1", ["b", "a"], 60)
 
