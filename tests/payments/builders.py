@@ -7,11 +7,14 @@ from datetime import UTC, datetime
 from mesh.ids import new_id
 from mesh.money import Money
 from services.payments.model import (
+    Call,
+    CallState,
     CaptureMethod,
     Card,
     MobileMoney,
     Payer,
     Payment,
+    Refund,
     Route,
     RouteCandidate,
 )
@@ -45,3 +48,20 @@ def new_payment(
         create_time=NOON,
         update_time=NOON,
     )
+
+
+def new_refund(payment: Payment, amount: Money) -> Refund:
+    """A refund that is being sent."""
+    call = Call(state=CallState.STARTED, provider="mtn_momo", connection_id="con_0", send_time=NOON)
+    created = Refund(
+        tenant_id=payment.tenant_id,
+        refund_id=new_id("rfd"),
+        payment_id=payment.payment_id,
+        request_id=new_id("req"),
+        request_fingerprint=b"1",
+        amount=amount,
+        call=call,
+        create_time=NOON,
+        update_time=NOON,
+    )
+    return created.with_call(call, NOON)

@@ -21,12 +21,13 @@ from services.payments.model import (
     LedgerState,
     Payment,
     PaymentState,
+    RefundState,
 )
 from services.payments.provider import FailureCode, Outcome, OutcomeState, ProviderFailure
 from services.payments.settings import PaymentsSettings
-from services.payments.use_cases.apply_outcome import NoAnswer, apply_answer, never_arrived
+from services.payments.use_cases.apply_outcome import NoAnswer, apply_answer, apply_refund_answer, never_arrived
 from services.payments.use_cases.drive_payment import is_retryable, next_step
-from tests.payments.builders import NOON, new_payment
+from tests.payments.builders import NOON, new_payment, new_refund
 
 SETTINGS = PaymentsSettings.model_validate({})
 AMOUNT = Money(1000, "GHS")
@@ -258,3 +259,32 @@ def test_the_key_that_a_provider_sees_never_changes() -> None:
     attempt = moved.attempt(attempt_id)
     again = replace(attempt, call=attempt.call.sent_again(NOON))
     assert again.attempt_key == key
+
+
+@given(answers=st.lists(st.one_of(outcomes, no_answers), max_size=12))
+def test_a_refund_ends_once_and_only_by_its_own_amount(answers: list[Outcome | NoAnswer]) -> None:
+    refund = new_refund(new_payment(), AMOUNT)
+    ends = 0
+    for answer in answers:
+        after, anomaly = apply_refund_answer(refund, answer, NOON)
+        if after.state is not refund.state:
+            ends += 1
+            assert anomaly is None
+        if after.state is RefundState.SUCCEEDED and refund.state is not RefundState.SUCCEEDED:
+            assert isinstance(answer, Outcome)
+            assert answer.amount in {None, AMOUNT}
+            assert after.ledger_state is LedgerState.QUEUED
+        if isinstance(answer, NoAnswer) and refund.call.state is not CallState.STARTED:
+            assert after == refund
+        if refund.state is RefundState.FAILED and isinstance(answer, Outcome):
+            assert (anomaly is AnomalyKind.MONEY_AFTER_END) == (answer.state is OutcomeState.SUCCEEDED)
+        refund = after
+    assert ends <= 1
+
+
+def test_a_payer_who_was_asked_to_act_is_not_asked_by_another_provider() -> None:
+    payment, attempt_id = _started()
+    asked, _ = apply_answer(payment, attempt_id, Outcome(OutcomeState.ACTION_REQUIRED, "ref"), NOON)
+    unavailable = Outcome(OutcomeState.FAILED, failure=ProviderFailure(FailureCode.PROVIDER_UNAVAILABLE, "down"))
+    failed, _ = apply_answer(asked, attempt_id, unavailable, NOON)
+    assert failed.state is PaymentState.FAILED

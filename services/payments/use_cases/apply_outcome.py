@@ -160,7 +160,8 @@ def refusal_of(outcome: Outcome) -> Failure:
 
 def _is_elsewhere_possible(payment: Payment, failure: Failure | None) -> bool:
     about_provider = failure is not None and failure.code == FailureCode.PROVIDER_UNAVAILABLE
-    return about_provider and payment.state is not PaymentState.AUTHORIZED
+    # A payer who was sent somewhere, or whose money was reserved, is not asked again by somebody else.
+    return about_provider and payment.state is PaymentState.PROCESSING
 
 
 def never_arrived(payment: Payment, attempt_id: str, now: datetime) -> Payment:
