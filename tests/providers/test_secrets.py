@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -29,15 +27,15 @@ _SHORTEST_SECRET = 6
 
 
 @pytest.fixture(scope="module")
-def spans() -> Iterator[InMemorySpanExporter]:
-    """Every span of this process, from now on, those of an instrumented httpx among them."""
+def spans() -> InMemorySpanExporter:
+    """Every span of this process, from now on."""
     exporter = InMemorySpanExporter()
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         provider = TracerProvider()
         trace.set_tracer_provider(provider)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    yield exporter
+    return exporter
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault or "no_fault")
