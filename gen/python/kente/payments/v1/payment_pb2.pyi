@@ -191,7 +191,7 @@ class Payment(_message.Message):
 
     @_builtins.property
     def next_action(self) -> Global___NextAction:
-        """What the payer must do, in state ACTION_REQUIRED."""
+        """What the payer must do: to go on, in state ACTION_REQUIRED; to approve on the handset, in state PROCESSING."""
 
     @_builtins.property
     def failure(self) -> Global___Failure:
