@@ -21,6 +21,9 @@ from kente.options.v1 import options_pb2
 __all__ = ["DOMAIN", "Problem", "Reason", "Violation"]
 
 DOMAIN = "kente"
+# A status travels in the trailers, which clients limit to 8 KiB; more of them, and the caller gets no reason at all.
+_STATUS_BYTES = 4096
+_TEXT_CHARACTERS = 400
 
 _POLICIES: dict[int, options_pb2.ErrorPolicy] = {
     value.number: value.GetOptions().Extensions[options_pb2.error] for value in errors_pb2.ErrorReason.DESCRIPTOR.values
@@ -85,15 +88,24 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457, and an answer ra
         return _GRPC_CODES[_POLICIES[self.reason].code]
 
     def to_status(self) -> status_pb2.Status:
-        """The problem as google.rpc.Status with its details."""
-        status = status_pb2.Status(code=self.code.value[0], message=self.detail)
-        info = error_details_pb2.ErrorInfo(reason=self.reason_name, domain=DOMAIN, metadata=self.metadata)
+        """The problem as google.rpc.Status with its details, of which it tells as much as fits."""
+        violations = self.violations
+        status = self._status(violations)
+        while violations and status.ByteSize() > _STATUS_BYTES:
+            violations = violations[: len(violations) // 2]
+            status = self._status(violations)
+        return status
+
+    def _status(self, violations: Sequence[Violation]) -> status_pb2.Status:
+        status = status_pb2.Status(code=self.code.value[0], message=_shortened(self.detail))
+        metadata = {key: _shortened(value) for key, value in self.metadata.items()}
+        info = error_details_pb2.ErrorInfo(reason=self.reason_name, domain=DOMAIN, metadata=metadata)
         # A stored answer is repeated byte for byte, and so is the order of its metadata.
         status.details.add().Pack(info, deterministic=True)
-        if self.violations:
+        if violations:
             request = error_details_pb2.BadRequest()
-            for violation in self.violations:
-                request.field_violations.add(field=violation.field, description=violation.description)
+            for violation in violations:
+                request.field_violations.add(field=violation.field, description=_shortened(violation.description))
             status.details.add().Pack(request)
         if self.retry_after_seconds is not None:
             delay = Duration()
@@ -140,6 +152,10 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457, and an answer ra
         if problem.code is grpc.StatusCode.UNAVAILABLE and problem.retry_after_seconds is None:
             problem.retry_after_seconds = 1.0
         return problem
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _TEXT_CHARACTERS else f"{text[:_TEXT_CHARACTERS]}..."
 
 
 def _reason_of_foreign_code(code: int) -> Reason:

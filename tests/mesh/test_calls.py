@@ -131,6 +131,15 @@ async def test_every_field_that_breaks_a_rule_is_named_with_its_path(stub: Ledge
     assert all(violation.description for violation in problem.violations)
 
 
+async def test_a_request_with_a_thousand_faults_is_refused_for_them(stub: LedgerClient) -> None:
+    legs = [ledger_pb2.Leg(account_name=f"Not a name {'x' * 300}") for _ in range(300)]
+
+    problem = await refused(stub.CreateTransaction(CreateTransactionRequest(legs=legs)))
+
+    assert problem.reason == Reason.FIELD_INVALID
+    assert problem.violations[0].field == "request_id"
+
+
 async def test_a_violation_found_by_the_handler_reaches_the_caller(probe: Probe, stub: LedgerClient) -> None:
     async def refuse(_run: int) -> None:
         raise Problem(Reason.FIELD_INVALID, violations=[Violation("currency", "is not in use here: take GHS")])

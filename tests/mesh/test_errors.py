@@ -95,6 +95,19 @@ def test_a_reason_that_is_not_in_the_registry_is_not_believed(domain: str, reaso
     assert problem.detail != "theirs"
 
 
+def test_a_problem_never_outgrows_what_clients_take() -> None:
+    violations = [Violation(f"legs[{number}].account_name", "x" * 1000) for number in range(1000)]
+    problem = Problem(Reason.FIELD_INVALID, violations=violations, more="y" * 10_000)
+
+    status = problem.to_status()
+    read = Problem.from_status(status)
+
+    assert status.ByteSize() <= 4096
+    assert read.violations
+    assert read.violations[0].field == "legs[0].account_name"
+    assert read.metadata["more"].startswith("yyy")
+
+
 def test_metadata_may_have_any_name() -> None:
     status = Problem(Reason.STATE_CONFLICT, "no").to_status()
     info = error_details_pb2.ErrorInfo(
