@@ -46,6 +46,7 @@ from mesh.jobs import JobHandler, JobRunner
 from mesh.logs import configure_logs
 from mesh.outbox import OutboxRelay
 from mesh.policies import Method, methods_of
+from mesh.retention import Retention
 from mesh.settings import MeshSettings, ServiceSettings, load
 from mesh.telemetry import configure_telemetry
 from mesh.tokens import Identity, TrustBundle
@@ -220,7 +221,11 @@ class Service(Generic[OwnSettings]):
 
     def _start_background(self) -> None:
         mesh, database = self.mesh, self._database
-        coroutines = [OutboxRelay(database, self._nats, self.name).run(), self._watch_health()]
+        coroutines = [
+            OutboxRelay(database, self._nats, self.name).run(),
+            Retention(database).run(),
+            self._watch_health(),
+        ]
         if self._wiring.jobs:
             self._jobs = JobRunner(
                 database,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from functools import partial
 
 import asyncpg
@@ -12,9 +13,11 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 import mesh.migrations
 from mesh import outbox
+from mesh.clock import utc_now
 from mesh.database import UNAVAILABLE_ERRORS, Database, affected_rows, after_commit
 from mesh.ids import new_id
 from mesh.migrations import Migration, domains, migrate, migrations_of
+from mesh.retention import Retention
 from tests.harness import PASSWORD, Infrastructure, eventually
 
 INSERT = "INSERT INTO inbox (consumer, event_id, tenant_id) VALUES ('test', $1, $2)"
@@ -174,6 +177,40 @@ async def test_an_event_that_could_not_be_published_is_not_written(database: Dat
         with pytest.raises(ValueError, match=r"subject|too large"):
             async with database.transaction(tenant_id) as connection:
                 await outbox.add(connection, event)
+
+
+async def test_old_rows_are_forgotten_and_young_ones_kept(
+    database: Database, admin: asyncpg.Connection, tenant_id: str
+) -> None:
+    ages = {f"{tenant_id}-{days}": days for days in (0, 29, 31, 39, 41)}
+    for event_id, days in ages.items():
+        created = utc_now() - timedelta(days=days)
+        await admin.execute(
+            "INSERT INTO inbox (consumer, event_id, tenant_id, create_time) VALUES ('test', $1, $2, $3)",
+            event_id,
+            tenant_id,
+            created,
+        )
+        await admin.execute(
+            "INSERT INTO idempotency (method, request_id, tenant_id, create_time, request_hash)"
+            " VALUES ('test', $1, $2, $3, '')",
+            event_id,
+            tenant_id,
+            created,
+        )
+    # More than are deleted at once.
+    await admin.execute(
+        "INSERT INTO pgqueuer_log (created, job_id, status, priority, entrypoint)"
+        " SELECT now() - interval '8 days', number, 'queued', 0, $1 FROM generate_series(1, 2500) number",
+        tenant_id,
+    )
+    await Retention(database).forget()
+
+    inbox = await admin.fetch("SELECT event_id FROM inbox WHERE tenant_id = $1", tenant_id)
+    answers = await admin.fetch("SELECT request_id FROM idempotency WHERE tenant_id = $1", tenant_id)
+    assert {ages[row["event_id"]] for row in inbox} == {0, 29, 31, 39}
+    assert {ages[row["request_id"]] for row in answers} == {0, 29}
+    assert await admin.fetchval("SELECT count(*) FROM pgqueuer_log WHERE entrypoint = $1", tenant_id) == 0
 
 
 @pytest.fixture
