@@ -33,7 +33,8 @@ from mesh.embedded.plan import MeshPlan
 from mesh.errors import Problem
 from mesh.ids import derive_uuid
 from mesh.policies import contract_services, methods_of
-from mesh.provider.adapter import Adapter, Environment
+from mesh.provider.adapter import Adapter
+from mesh.provider.connection import Environment
 from mesh.provider.folders import domains as provider_domains
 from mesh.provider.registry import Registry
 from mesh.settings import MeshSettings, load

@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mesh.money import exponent_of
-from mesh.provider.adapter import Adapter, AmountFormat, Environment, RateQuota
+from mesh.provider.adapter import Adapter, AmountFormat
+from mesh.provider.connection import Environment, RateQuota
 from mesh.provider.folders import SLUG
 
 _COUNTRY = re.compile(r"[A-Z]{2}")

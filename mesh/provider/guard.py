@@ -16,7 +16,7 @@ from limits import RateLimitItemPerSecond
 from limits.aio.strategies import MovingWindowRateLimiter
 from purgatory.domain.model import CLOSED, HALF_OPENED, Context, OpenedState
 
-from mesh.provider.adapter import ClientPolicy, RateQuota
+from mesh.provider.connection import ClientPolicy, RateQuota
 from mesh.provider.errors import CircuitOpen, NotSent, RateLimited
 from mesh.provider.metrics import BREAKER, BREAKER_VALUES
 

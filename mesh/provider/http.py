@@ -33,7 +33,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from mesh.context import remaining_seconds
 from mesh.logs import get_logger
-from mesh.provider.adapter import ClientPolicy, Connection
+from mesh.provider.connection import ClientPolicy, Connection
 from mesh.provider.errors import (
     BadCredentials,
     CircuitOpen,

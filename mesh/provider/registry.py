@@ -14,7 +14,8 @@ from types import ModuleType
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from mesh.cache import rate_limit_storage
-from mesh.provider.adapter import Adapter, Connection, Environment
+from mesh.provider.adapter import Adapter
+from mesh.provider.connection import Connection, Environment
 from mesh.provider.errors import BadCredentials
 from mesh.provider.facts import faults_of
 from mesh.provider.folders import provider_folders

@@ -7,7 +7,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 from kente.connections.v1 import connection_pb2, connection_service_pb2
 
-from mesh.provider.adapter import Environment
+from mesh.provider.connection import Environment
 from services.connections.model import Connection, ConnectionDraft
 
 _ENVIRONMENTS = {

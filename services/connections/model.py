@@ -22,7 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mesh.errors import Problem, Reason, Violation
-from mesh.provider.adapter import Environment
+from mesh.provider.connection import Environment
 
 _MAX_CREDENTIAL_LENGTH = 16_384
 _MAX_SETTING_NAME_LENGTH = 60

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from mesh.database import Connection as DatabaseConnection
 from mesh.database import Row, affected_rows
-from mesh.provider.adapter import Environment
+from mesh.provider.connection import Environment
 from services.connections.model import Connection, StoredConnection
 
 _CONNECTION = (

@@ -18,7 +18,8 @@ from kente.payments.v1 import payment_pb2, payment_service_pb2, payment_service_
 
 from mesh.errors import Problem
 from mesh.money import Money
-from mesh.provider.adapter import Adapter, Connection, Environment
+from mesh.provider.adapter import Adapter
+from mesh.provider.connection import Connection, Environment
 from mesh.provider.registry import ProviderFacts, Registry
 from services.notifications.model import ConnectionSummary, PaidPayment
 from services.notifications.provider import Email

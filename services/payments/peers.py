@@ -21,7 +21,8 @@ from kente.ledger.v1 import ledger_pb2, ledger_service_pb2, ledger_service_pb2_g
 from mesh.errors import Problem, Reason
 from mesh.ids import derive_uuid
 from mesh.money import Money
-from mesh.provider.adapter import Adapter, Connection, Environment
+from mesh.provider.adapter import Adapter
+from mesh.provider.connection import Connection, Environment
 from mesh.provider.registry import ProviderFacts, Registry
 from services.payments.model import Link
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.errors import Problem
-from mesh.provider.adapter import Environment
+from mesh.provider.connection import Environment
 from services.connections.model import ConnectionDraft, CredentialField, Provider, check_draft
 
 SECRET = "never-to-be-seen"

@@ -10,7 +10,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from mesh.ids import new_id
-from mesh.provider.adapter import ClientPolicy, Connection, Environment, RateQuota
+from mesh.provider.connection import ClientPolicy, Connection, Environment, RateQuota
 from mesh.provider.guard import ConnectionGuard
 from mesh.provider.http import ProviderClient
 

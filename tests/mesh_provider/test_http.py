@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.context import Call, handling
-from mesh.provider.adapter import ClientPolicy, RateQuota
+from mesh.provider.connection import ClientPolicy, RateQuota
 from mesh.provider.errors import (
     BadCredentials,
     CircuitOpen,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mesh.ids import new_id
-from mesh.provider.adapter import Connection, Environment
+from mesh.provider.connection import Connection, Environment
 from mesh.provider.errors import BadCredentials
 from mesh.provider.registry import IncompleteProvider, Registry, UnknownProvider
 

@@ -17,7 +17,7 @@ import pytest
 from mesh.embedded.ports import find_free
 from mesh.ids import derive_uuid, new_id
 from mesh.money import Money
-from mesh.provider.adapter import Connection, Environment
+from mesh.provider.connection import Connection, Environment
 from mesh.provider.registry import Registry
 from mesh.sandbox.faults import Fault, FaultPlan
 from mesh.sandbox.server import Sandbox

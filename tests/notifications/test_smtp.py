@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mesh.ids import new_id
-from mesh.provider.adapter import Connection, Environment
+from mesh.provider.connection import Connection, Environment
 from mesh.provider.errors import BadCredentials, NotSent, OutcomeUnknown, RateLimited, UnexpectedResponse
 from mesh.provider.registry import Registry
 from mesh.sandbox.faults import FaultPlan

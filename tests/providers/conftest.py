@@ -16,7 +16,8 @@ import stamina
 import structlog
 
 from mesh.ids import new_id
-from mesh.provider.adapter import Adapter, Connection, Environment
+from mesh.provider.adapter import Adapter
+from mesh.provider.connection import Connection, Environment
 from mesh.provider.registry import Registry
 from mesh.sandbox.faults import Fault
 from mesh.sandbox.server import Sandbox

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from mesh.money import exponent_of
-from mesh.provider.adapter import AmountFormat, Environment
+from mesh.provider.adapter import AmountFormat
+from mesh.provider.connection import Environment
 from mesh.provider.errors import BadCredentials, NotSent, RateLimited
 from mesh.provider.facts import faults_of
 from mesh.provider.registry import Registry

@@ -45,8 +45,9 @@ from opentelemetry import trace
 from mesh.clock import utc_now
 from mesh.context import remaining_seconds
 from mesh.logs import get_logger
-from mesh.provider.adapter import Adapter, AmountFormat, Connection, Environment
+from mesh.provider.adapter import Adapter, AmountFormat
 from mesh.provider.auth import BearerAuth
+from mesh.provider.connection import Connection, Environment
 from mesh.provider.errors import (
     BadCredentials,
     NotSent,

@@ -27,8 +27,9 @@ from uuid import UUID
 import httpx
 
 from mesh.money import Money
-from mesh.provider.adapter import Adapter, AmountFormat, Connection, Environment
+from mesh.provider.adapter import Adapter, AmountFormat
 from mesh.provider.auth import BasicAuth, TokenAuth
+from mesh.provider.connection import Connection, Environment
 from mesh.provider.errors import BadCredentials, WebhookUnverified
 from mesh.provider.http import Operation, ProviderClient, ProviderResponse
 from mesh.provider.webhook import IncomingWebhook

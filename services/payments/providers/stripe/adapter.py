@@ -26,8 +26,9 @@ from typing import Any, ClassVar
 import httpx
 
 from mesh.money import Money
-from mesh.provider.adapter import Adapter, AmountFormat, ClientPolicy, Connection, Environment, RateQuota
+from mesh.provider.adapter import Adapter, AmountFormat
 from mesh.provider.auth import BearerAuth
+from mesh.provider.connection import ClientPolicy, Connection, Environment, RateQuota
 from mesh.provider.errors import WebhookUnverified
 from mesh.provider.http import Operation, ProviderClient, ProviderResponse
 from mesh.provider.signatures import check_hmac, check_timestamp, parse_pairs
