@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import itertools
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,7 @@ from pydantic import SecretStr
 
 from mesh.channel import open_channel
 from mesh.embedded.nats import EmbeddedNats
-from mesh.embedded.ports import find_free
+from mesh.embedded.ports import is_free
 from mesh.embedded.postgres import EmbeddedPostgres
 from mesh.ids import new_id
 from mesh.migrations import domains, migrate, role_of
@@ -61,9 +63,19 @@ class Infrastructure:
         return Identity.load(self.folder / "identities" / f"{process}.jwk")
 
 
+# Below those that the kernel gives to outgoing connections, which could take a port between its choice and its use.
+# Test runs side by side begin at different places.
+_candidate_ports = itertools.count(20_000 + os.getpid() % 250 * 48)
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct TCP ports for servers, which nobody else will take by chance."""
+    return list(itertools.islice(filter(is_free, _candidate_ports), count))
+
+
 def start_infrastructure(folder: Path) -> Infrastructure:
     """Starts PostgreSQL and NATS, migrates, and makes identities."""
-    postgres_port, nats_port, monitor_port, *ports = find_free(3 + len(domains()))
+    postgres_port, nats_port, monitor_port, *ports = free_ports(3 + len(domains()))
     postgres = EmbeddedPostgres(folder / "postgres", postgres_port)
     postgres.start()
     nats = EmbeddedNats(folder / "nats", nats_port, monitor_port)

@@ -17,11 +17,10 @@ from kente.identity.v1.token_service_pb2_grpc import TokenServiceStub
 from kente.ledger.v1.ledger_service_pb2 import GetAccountRequest, GetAccountResponse
 
 from mesh.context import current_call
-from mesh.embedded.ports import find_free
 from mesh.errors import Reason
 from mesh.interceptors.rate_limit import CLIENT_ADDRESS
 from mesh.server import Service
-from tests.harness import Infrastructure, TestMesh
+from tests.harness import Infrastructure, TestMesh, free_ports
 from tests.mesh.probe import (
     SCOPES,
     Counted,
@@ -268,7 +267,7 @@ async def test_a_lost_counter_stops_no_call(
     infrastructure: Infrastructure, test_mesh: TestMesh, tenant_id: str
 ) -> None:
     probe = Probe()
-    (port,) = find_free(1)
+    (port,) = free_ports(1)
     service = await probe.start(infrastructure, "connections", cache_url=f"valkey://127.0.0.1:{port}")
     try:
         probe.handlers["CreateAccount"] = Counted()

@@ -21,11 +21,10 @@ from kente.ledger.v1.ledger_service_pb2 import GetAccountRequest, GetAccountResp
 from kente.options.v1 import options_pb2
 
 import mesh.bus
-from mesh.embedded.ports import find_free
 from mesh.policies import methods_of
 from mesh.server import Service
 from mesh.settings import ServiceSettings
-from tests.harness import Infrastructure, TestMesh, eventually
+from tests.harness import Infrastructure, TestMesh, eventually, free_ports
 from tests.mesh.probe import (
     LEDGER,
     PAYMENTS,
@@ -312,7 +311,7 @@ async def test_a_process_whose_port_is_taken_ends_with_one_line(infrastructure: 
 async def test_workers_share_the_port_are_counted_together_and_end_with_their_parent(
     infrastructure: Infrastructure, tenant_id: str
 ) -> None:
-    port, metrics_port = find_free(2)
+    port, metrics_port = free_ports(2)
     parent = await _ledger(_environment(infrastructure, port, metrics_port, workers=2))
     try:
         await eventually(lambda: _all_serve(port, metrics_port, 2))
@@ -345,7 +344,7 @@ async def test_workers_share_the_port_are_counted_together_and_end_with_their_pa
 
 
 async def test_workers_end_in_good_order_on_sigterm(infrastructure: Infrastructure) -> None:
-    port, metrics_port = find_free(2)
+    port, metrics_port = free_ports(2)
     parent = await _ledger(_environment(infrastructure, port, metrics_port, workers=2))
     await eventually(lambda: _all_serve(port, metrics_port, 2))
     parent.send_signal(signal.SIGTERM)
