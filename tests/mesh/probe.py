@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
@@ -76,13 +77,20 @@ class Probe:
         name: str = "ledger",
         *,
         pool_size: int = 6,
-        close: Sequence[Callable[[], Awaitable[None]]] = (),
-        **mesh_overrides: Any,
+        **overrides: Any,
     ) -> Service:
-        """Serves in the name and at the address of one of the services."""
-        self.wiring = Wiring(servicers=self.wiring.servicers, close=close)
+        """Serves in the name and at the address of one of the services.
+
+        Args:
+            infrastructure: what it runs on.
+            name: which service.
+            pool_size: most database connections.
+            overrides: parts of the wiring, and shared settings.
+        """
+        parts = {part: overrides.pop(part) for part in ("jobs", "background", "close") if part in overrides}
+        self.wiring = replace(self.wiring, **parts)
         limits = {"read_rate_per_second": 100_000, "write_rate_per_second": 100_000}
-        mesh = infrastructure.settings(name, **(limits | mesh_overrides))
+        mesh = infrastructure.settings(name, **(limits | overrides))
         own = {"port": infrastructure.ports[name], "metrics_port": 0, "database_pool_size": pool_size}
         settings = ServiceSettings(**own)
         service = Service(name, mesh, settings, self.build)

@@ -21,6 +21,8 @@ from kente.ledger.v1.ledger_service_pb2 import GetAccountRequest, GetAccountResp
 from kente.options.v1 import options_pb2
 
 import mesh.bus
+from mesh.ids import new_id
+from mesh.jobs import Job
 from mesh.policies import methods_of
 from mesh.server import Service
 from mesh.settings import ServiceSettings
@@ -31,12 +33,15 @@ from tests.mesh.probe import (
     SCOPES,
     TENANTS,
     TOKENS,
+    Counted,
     LedgerClient,
     Probe,
+    create_request,
     ledger_stub,
     reason_of,
 )
 from tests.mesh.process import environment_of
+from tests.mesh.stream import write
 
 GET = GetAccountRequest(account_name="assets:bank")
 
@@ -159,6 +164,39 @@ async def test_what_a_service_opened_is_closed_when_it_stops(infrastructure: Inf
     assert closed == ["first", "second"]
     assert service._nats.is_closed
     assert service._database.pool.is_closing()
+
+
+async def test_a_service_whose_background_work_ended_asks_to_be_started_anew(infrastructure: Infrastructure) -> None:
+    async def fail() -> None:
+        raise ValueError("a fault of ours")
+
+    service = await Probe().start(infrastructure, "notifications", background=[fail])
+
+    async with asyncio.timeout(5):
+        await service.failed.wait()
+    await service.stop()
+
+
+async def test_more_calls_than_connections_wait_for_each_other_and_all_end(
+    infrastructure: Infrastructure, test_mesh: TestMesh, tenant_id: str
+) -> None:
+    async def work(_job: Job) -> None:
+        pass
+
+    probe = Probe()
+    # One connection listens for jobs and one may be relaying events: few are left.
+    service = await probe.start(infrastructure, "notifications", pool_size=3, jobs={new_id("job"): work})
+
+    async def write_too(_run: int) -> None:
+        await write(service._database, tenant_id, "one")
+
+    handler = probe.handlers["CreateAccount"] = Counted(write_too)
+    stub = ledger_stub(test_mesh.client("notifications", tenant_id, SCOPES))
+    reasons = await asyncio.gather(*(reason_of(stub.CreateAccount(create_request())) for _ in range(100)))
+    await service.stop()
+
+    assert set(reasons) == {"OK"}
+    assert handler.runs == 100
 
 
 async def test_a_taken_port_is_one_line_and_leaves_nothing_open(infrastructure: Infrastructure) -> None:
