@@ -43,7 +43,7 @@ VICTIMS = (
 PAYMENTS_A_RUN = 4
 # A payment through the sandbox takes well under this; the kill falls anywhere in it.
 WINDOW_SECONDS = 1.2
-RECEIPT_SECONDS = 60.0
+RECEIPT_SECONDS = 90.0
 
 
 @dataclass(slots=True)

@@ -23,6 +23,8 @@ from mesh.embedded.layout import StateDir
 KENTE = str(Path(sys.executable).with_name("kente"))
 # Answers that ask for the same request again.
 RETRY_STATUSES = {409, 429, 499, 500, 502, 503, 504}
+# A provider that was away for five calls is left alone for a minute: its circuit breaker is open.
+FINAL_SECONDS = 150.0
 TERMINAL_STATES = {"STATE_SUCCEEDED", "STATE_FAILED", "STATE_CANCELED", "STATE_EXPIRED"}
 
 
@@ -167,7 +169,7 @@ class Partner:
         payment_id: str = answer["payment"]["paymentId"]
         return payment_id
 
-    async def final(self, payment_id: str, timeout_seconds: float = 60.0) -> dict[str, Any]:
+    async def final(self, payment_id: str, timeout_seconds: float = FINAL_SECONDS) -> dict[str, Any]:
         """Waits until a payment is final and, when money moved, in the ledger."""
         deadline = time.monotonic() + timeout_seconds
         while True:

@@ -16,6 +16,8 @@ from tests.system.live import LiveMesh
 SEED = 20261121
 
 
+# Longer than what a run may wait for, so that it is the run that says what was missing.
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("victim", VICTIMS)
 async def test_nothing_is_lost_or_doubled_when_a_process_is_killed(live: LiveMesh, victim: str) -> None:
     tally = await run_once(live, victim, SEED)
