@@ -113,18 +113,22 @@ async def test_after_commit_runs_once_and_only_after_a_commit(database: Database
 
 
 async def test_a_canceled_transaction_is_rolled_back_and_its_connection_is_free(
-    database: Database, tenant_id: str
+    database: Database, admin: asyncpg.Connection, tenant_id: str
 ) -> None:
-    event_id, inside = new_id("evt"), asyncio.Event()
+    event_id = new_id("evt")
 
     async def write() -> None:
         async with database.transaction(tenant_id) as connection:
             await connection.execute(INSERT, event_id, tenant_id)
-            inside.set()
             await connection.execute("SELECT pg_sleep(60)")
 
+    async def sleeps() -> bool:
+        running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'"
+        return bool(await admin.fetchval(running))
+
     task = asyncio.create_task(write())
-    await inside.wait()
+    # A server that has not begun a statement would not hear that it is to be canceled.
+    await eventually(sleeps)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
