@@ -54,6 +54,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A service that this call needs is away; nothing was lost."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 32
     """A fault of ours. The trace id in the metadata finds it in the logs."""
+    ERROR_REASON_SERVICE_OVERLOADED: _ErrorReason.ValueType  # 35
+    """More work is waiting than the service can take."""
     ERROR_REASON_METHOD_UNKNOWN: _ErrorReason.ValueType  # 33
     """The RPC or route does not exist."""
     ERROR_REASON_CALL_CANCELED: _ErrorReason.ValueType  # 34
@@ -82,6 +84,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The posting would break the account's balance limit."""
     ERROR_REASON_BALANCE_OVERFLOW: _ErrorReason.ValueType  # 55
     """A balance would no longer fit in 64 bits."""
+    ERROR_REASON_HOLD_NOT_PENDING: _ErrorReason.ValueType  # 56
+    """What was held is held no more: it was posted, voided, or expired."""
+    ERROR_REASON_HOLD_EXCEEDED: _ErrorReason.ValueType  # 57
+    """More would be posted than is held."""
+    ERROR_REASON_TRANSACTION_ALREADY_REVERSED: _ErrorReason.ValueType  # 58
+    """What was to be reversed was reversed before."""
+    ERROR_REASON_TRANSACTION_NOT_REVERSIBLE: _ErrorReason.ValueType  # 59
+    """The transaction is a hold, the end of a hold, or itself a reversal."""
+    ERROR_REASON_PERIOD_CLOSED: _ErrorReason.ValueType  # 60
+    """The period in which it would take effect is closed."""
+    ERROR_REASON_BALANCE_ASSERTION_FAILED: _ErrorReason.ValueType  # 61
+    """A balance after the posting would not be the one that was asserted."""
+    ERROR_REASON_LINKED_TRANSFER_FAILED: _ErrorReason.ValueType  # 62
+    """Another transfer of the same linked group was refused."""
+    ERROR_REASON_ACCOUNT_NOT_EMPTY: _ErrorReason.ValueType  # 63
+    """The account has a balance, or something is held on it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that google.rpc.ErrorInfo.reason can hold, without the ERROR_REASON_ prefix.
@@ -120,6 +138,8 @@ ERROR_REASON_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 31
 """A service that this call needs is away; nothing was lost."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 32
 """A fault of ours. The trace id in the metadata finds it in the logs."""
+ERROR_REASON_SERVICE_OVERLOADED: ErrorReason.ValueType  # 35
+"""More work is waiting than the service can take."""
 ERROR_REASON_METHOD_UNKNOWN: ErrorReason.ValueType  # 33
 """The RPC or route does not exist."""
 ERROR_REASON_CALL_CANCELED: ErrorReason.ValueType  # 34
@@ -148,4 +168,20 @@ ERROR_REASON_BALANCE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 54
 """The posting would break the account's balance limit."""
 ERROR_REASON_BALANCE_OVERFLOW: ErrorReason.ValueType  # 55
 """A balance would no longer fit in 64 bits."""
+ERROR_REASON_HOLD_NOT_PENDING: ErrorReason.ValueType  # 56
+"""What was held is held no more: it was posted, voided, or expired."""
+ERROR_REASON_HOLD_EXCEEDED: ErrorReason.ValueType  # 57
+"""More would be posted than is held."""
+ERROR_REASON_TRANSACTION_ALREADY_REVERSED: ErrorReason.ValueType  # 58
+"""What was to be reversed was reversed before."""
+ERROR_REASON_TRANSACTION_NOT_REVERSIBLE: ErrorReason.ValueType  # 59
+"""The transaction is a hold, the end of a hold, or itself a reversal."""
+ERROR_REASON_PERIOD_CLOSED: ErrorReason.ValueType  # 60
+"""The period in which it would take effect is closed."""
+ERROR_REASON_BALANCE_ASSERTION_FAILED: ErrorReason.ValueType  # 61
+"""A balance after the posting would not be the one that was asserted."""
+ERROR_REASON_LINKED_TRANSFER_FAILED: ErrorReason.ValueType  # 62
+"""Another transfer of the same linked group was refused."""
+ERROR_REASON_ACCOUNT_NOT_EMPTY: ErrorReason.ValueType  # 63
+"""The account has a balance, or something is held on it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -113,6 +113,26 @@ class Account(_message.Message):
     STATE_CLOSED: Account.State.ValueType  # 3
     """It can't any more."""
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
@@ -120,6 +140,18 @@ class Account(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     BALANCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NUMBER_FIELD_NUMBER: _builtins.int
+    NORMAL_SIDE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    DEBITS_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    PENDING_DEBITS_FIELD_NUMBER: _builtins.int
+    PENDING_CREDITS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     account_name: _builtins.str
     """Path-like name, unique in the tenant's book: "assets:providers:mtn_momo:ghs". Its identity everywhere."""
     type: Global___Account.Type.ValueType
@@ -130,6 +162,14 @@ class Account(_message.Message):
     """Whether it can be posted to."""
     display_name: _builtins.str
     """Name for people."""
+    book_name: _builtins.str
+    """Book it is in."""
+    account_number: _builtins.str
+    """Number in the chart of accounts. Empty: none."""
+    normal_side: Global___Side.ValueType
+    """Side on which it grows."""
+    scale: _builtins.int
+    """Decimals of its currency."""
     @_builtins.property
     def balance(self) -> _money_pb2.Money:
         """Balance on the normal side now."""
@@ -137,6 +177,40 @@ class Account(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller wants to find it by."""
+
+    @_builtins.property
+    def limits(self) -> Global___AccountLimits:
+        """Limits of its balance."""
+
+    @_builtins.property
+    def debits(self) -> _money_pb2.Money:
+        """Sum of all debits."""
+
+    @_builtins.property
+    def credits(self) -> _money_pb2.Money:
+        """Sum of all credits."""
+
+    @_builtins.property
+    def pending_debits(self) -> _money_pb2.Money:
+        """Sum of all debits that are held."""
+
+    @_builtins.property
+    def pending_credits(self) -> _money_pb2.Money:
+        """Sum of all credits that are held."""
+
+    @_builtins.property
+    def available(self) -> _money_pb2.Money:
+        """What can be taken off: the balance less what is held on the other side, down to the lowest balance allowed.
+        Absent when there is no lowest balance.
+        """
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed, other than by postings."""
 
     def __init__(
         self,
@@ -148,14 +222,101 @@ class Account(_message.Message):
         display_name: _builtins.str = ...,
         balance: _money_pb2.Money | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        book_name: _builtins.str = ...,
+        account_number: _builtins.str = ...,
+        normal_side: Global___Side.ValueType = ...,
+        scale: _builtins.int = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        limits: Global___AccountLimits | None = ...,
+        debits: _money_pb2.Money | None = ...,
+        credits: _money_pb2.Money | None = ...,
+        pending_debits: _money_pb2.Money | None = ...,
+        pending_credits: _money_pb2.Money | None = ...,
+        available: _money_pb2.Money | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "create_time", b"create_time", "credits", b"credits", "debits", b"debits", "limits", b"limits", "pending_credits", b"pending_credits", "pending_debits", b"pending_debits", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "balance", b"balance", "create_time", b"create_time", "currency", b"currency", "display_name", b"display_name", "state", b"state", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "account_number", b"account_number", "available", b"available", "balance", b"balance", "book_name", b"book_name", "create_time", b"create_time", "credits", b"credits", "currency", b"currency", "debits", b"debits", "display_name", b"display_name", "limits", b"limits", "metadata", b"metadata", "normal_side", b"normal_side", "pending_credits", b"pending_credits", "pending_debits", b"pending_debits", "scale", b"scale", "state", b"state", "type", b"type", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class AccountLimits(_message.Message):
+    """Limits of an account's balance on its normal side. What is held counts as if it were posted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_BALANCE_MINOR_FIELD_NUMBER: _builtins.int
+    MAX_BALANCE_MINOR_FIELD_NUMBER: _builtins.int
+    CREDIT_LIMIT_MINOR_FIELD_NUMBER: _builtins.int
+    min_balance_minor: _builtins.int
+    """The balance may not go below. Absent: no limit, unless there is a credit limit."""
+    max_balance_minor: _builtins.int
+    """The balance may not go above. Absent: no limit."""
+    credit_limit_minor: _builtins.int
+    """How far below the lowest balance (zero, when that is absent) it may still go."""
+    def __init__(
+        self,
+        *,
+        min_balance_minor: _builtins.int | None = ...,
+        max_balance_minor: _builtins.int | None = ...,
+        credit_limit_minor: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credit_limit_minor", b"_credit_limit_minor", "_max_balance_minor", b"_max_balance_minor", "_min_balance_minor", b"_min_balance_minor", "credit_limit_minor", b"credit_limit_minor", "max_balance_minor", b"max_balance_minor", "min_balance_minor", b"min_balance_minor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credit_limit_minor", b"_credit_limit_minor", "_max_balance_minor", b"_max_balance_minor", "_min_balance_minor", b"_min_balance_minor", "credit_limit_minor", b"credit_limit_minor", "max_balance_minor", b"max_balance_minor", "min_balance_minor", b"min_balance_minor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__credit_limit_minor: _TypeAlias = _typing.Literal["credit_limit_minor"]  # noqa: Y015
+    _WhichOneofArgType__credit_limit_minor: _TypeAlias = _typing.Literal["_credit_limit_minor", b"_credit_limit_minor"]  # noqa: Y015
+    _WhichOneofReturnType__max_balance_minor: _TypeAlias = _typing.Literal["max_balance_minor"]  # noqa: Y015
+    _WhichOneofArgType__max_balance_minor: _TypeAlias = _typing.Literal["_max_balance_minor", b"_max_balance_minor"]  # noqa: Y015
+    _WhichOneofReturnType__min_balance_minor: _TypeAlias = _typing.Literal["min_balance_minor"]  # noqa: Y015
+    _WhichOneofArgType__min_balance_minor: _TypeAlias = _typing.Literal["_min_balance_minor", b"_min_balance_minor"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__credit_limit_minor) -> _WhichOneofReturnType__credit_limit_minor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_balance_minor) -> _WhichOneofReturnType__max_balance_minor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_balance_minor) -> _WhichOneofReturnType__min_balance_minor | None: ...
+
+Global___AccountLimits: _TypeAlias = AccountLimits  # noqa: Y015
+
+@_typing.final
+class Book(_message.Message):
+    """A set of accounts that balances by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    CLOSED_TIME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    book_name: _builtins.str
+    """Name, unique in the tenant."""
+    @_builtins.property
+    def closed_time(self) -> _timestamp_pb2.Timestamp:
+        """What takes effect before is locked. Absent: nothing is."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When its first account was created."""
+
+    def __init__(
+        self,
+        *,
+        book_name: _builtins.str = ...,
+        closed_time: _timestamp_pb2.Timestamp | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_time", b"closed_time", "create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_name", b"book_name", "closed_time", b"closed_time", "create_time", b"create_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Book: _TypeAlias = Book  # noqa: Y015
 
 @_typing.final
 class Transaction(_message.Message):
@@ -163,18 +324,126 @@ class Transaction(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Transaction._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Transaction._Kind.ValueType  # 0
+        """Not set."""
+        KIND_POSTING: Transaction._Kind.ValueType  # 1
+        """Moves amounts."""
+        KIND_HOLD: Transaction._Kind.ValueType  # 2
+        """Holds amounts, until they are posted, voided or expire."""
+        KIND_HOLD_POSTING: Transaction._Kind.ValueType  # 3
+        """Moves amounts that were held, and releases the rest."""
+        KIND_HOLD_VOID: Transaction._Kind.ValueType  # 4
+        """Releases what was held."""
+        KIND_HOLD_EXPIRY: Transaction._Kind.ValueType  # 5
+        """Releases what was held, because its time was over."""
+        KIND_REVERSAL: Transaction._Kind.ValueType  # 6
+        """Moves amounts of an earlier transaction back."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What it does."""
+
+    KIND_UNSPECIFIED: Transaction.Kind.ValueType  # 0
+    """Not set."""
+    KIND_POSTING: Transaction.Kind.ValueType  # 1
+    """Moves amounts."""
+    KIND_HOLD: Transaction.Kind.ValueType  # 2
+    """Holds amounts, until they are posted, voided or expire."""
+    KIND_HOLD_POSTING: Transaction.Kind.ValueType  # 3
+    """Moves amounts that were held, and releases the rest."""
+    KIND_HOLD_VOID: Transaction.Kind.ValueType  # 4
+    """Releases what was held."""
+    KIND_HOLD_EXPIRY: Transaction.Kind.ValueType  # 5
+    """Releases what was held, because its time was over."""
+    KIND_REVERSAL: Transaction.Kind.ValueType  # 6
+    """Moves amounts of an earlier transaction back."""
+
+    class _HoldState:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _HoldStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Transaction._HoldState.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        HOLD_STATE_UNSPECIFIED: Transaction._HoldState.ValueType  # 0
+        """It is no hold."""
+        HOLD_STATE_HELD: Transaction._HoldState.ValueType  # 1
+        """It is held still."""
+        HOLD_STATE_POSTED: Transaction._HoldState.ValueType  # 2
+        """It was posted, in full or in part."""
+        HOLD_STATE_VOIDED: Transaction._HoldState.ValueType  # 3
+        """It was voided."""
+        HOLD_STATE_EXPIRED: Transaction._HoldState.ValueType  # 4
+        """It expired."""
+
+    class HoldState(_HoldState, metaclass=_HoldStateEnumTypeWrapper):
+        """What became of what was held."""
+
+    HOLD_STATE_UNSPECIFIED: Transaction.HoldState.ValueType  # 0
+    """It is no hold."""
+    HOLD_STATE_HELD: Transaction.HoldState.ValueType  # 1
+    """It is held still."""
+    HOLD_STATE_POSTED: Transaction.HoldState.ValueType  # 2
+    """It was posted, in full or in part."""
+    HOLD_STATE_VOIDED: Transaction.HoldState.ValueType  # 3
+    """It was voided."""
+    HOLD_STATE_EXPIRED: Transaction.HoldState.ValueType  # 4
+    """It expired."""
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     SOURCE_ID_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    HOLD_STATE_FIELD_NUMBER: _builtins.int
+    RELATED_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    LATER_TRANSACTION_IDS_FIELD_NUMBER: _builtins.int
     transaction_id: _builtins.str
     """Id given by the caller, "txn_...": posting it twice is impossible."""
     description: _builtins.str
     """What happened."""
     source_id: _builtins.str
     """Id of what caused it, such as a payment."""
+    book_name: _builtins.str
+    """Book it is in."""
+    kind: Global___Transaction.Kind.ValueType
+    """What it does."""
+    leaf_index: _builtins.int
+    """Its place among all transactions of the tenant, from 0: its leaf in the tree."""
+    hold_state: Global___Transaction.HoldState.ValueType
+    """Of a hold: what became of it."""
+    related_transaction_id: _builtins.str
+    """Of a posting, void or expiry of a hold: the hold. Of a reversal: what it reverses."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entry]:
         """Its entries, in the order given."""
@@ -187,6 +456,18 @@ class Transaction(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was booked."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller wants to find it by."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Of a hold: when it is released by itself. Absent: never."""
+
+    @_builtins.property
+    def later_transaction_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a hold: what posted, voided or expired it. Of others: their reversals."""
+
     def __init__(
         self,
         *,
@@ -196,10 +477,18 @@ class Transaction(_message.Message):
         entries: _abc.Iterable[Global___Entry] | None = ...,
         effective_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        book_name: _builtins.str = ...,
+        kind: Global___Transaction.Kind.ValueType = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        leaf_index: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        hold_state: Global___Transaction.HoldState.ValueType = ...,
+        related_transaction_id: _builtins.str = ...,
+        later_transaction_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_time", b"effective_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_time", b"effective_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "effective_time", b"effective_time", "entries", b"entries", "source_id", b"source_id", "transaction_id", b"transaction_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_name", b"book_name", "create_time", b"create_time", "description", b"description", "effective_time", b"effective_time", "entries", b"entries", "expire_time", b"expire_time", "hold_state", b"hold_state", "kind", b"kind", "later_transaction_ids", b"later_transaction_ids", "leaf_index", b"leaf_index", "metadata", b"metadata", "related_transaction_id", b"related_transaction_id", "source_id", b"source_id", "transaction_id", b"transaction_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +507,8 @@ class Entry(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     BALANCE_AFTER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position in the tenant's book: gapless and rising."""
     transaction_id: _builtins.str
@@ -226,6 +517,8 @@ class Entry(_message.Message):
     """Account it changes."""
     side: Global___Side.ValueType
     """Debit or credit."""
+    pending: _builtins.bool
+    """Whether it is held and not posted: it changes no balance."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much, always more than zero."""
@@ -238,6 +531,10 @@ class Entry(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was booked."""
 
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """When it took effect."""
+
     def __init__(
         self,
         *,
@@ -248,14 +545,537 @@ class Entry(_message.Message):
         amount: _money_pb2.Money | None = ...,
         balance_after: _money_pb2.Money | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        pending: _builtins.bool = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance_after", b"balance_after", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance_after", b"balance_after", "create_time", b"create_time", "effective_time", b"effective_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "amount", b"amount", "balance_after", b"balance_after", "create_time", b"create_time", "sequence", b"sequence", "side", b"side", "transaction_id", b"transaction_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "amount", b"amount", "balance_after", b"balance_after", "create_time", b"create_time", "effective_time", b"effective_time", "pending", b"pending", "sequence", b"sequence", "side", b"side", "transaction_id", b"transaction_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Entry: _TypeAlias = Entry  # noqa: Y015
+
+@_typing.final
+class AccountBalance(_message.Message):
+    """Balances of an account at one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    PENDING_DEBITS_MINOR_FIELD_NUMBER: _builtins.int
+    PENDING_CREDITS_MINOR_FIELD_NUMBER: _builtins.int
+    AVAILABLE_MINOR_FIELD_NUMBER: _builtins.int
+    account_name: _builtins.str
+    """The account."""
+    pending_debits_minor: _builtins.int
+    """Sum of all debits that are held."""
+    pending_credits_minor: _builtins.int
+    """Sum of all credits that are held."""
+    available_minor: _builtins.int
+    """What can be taken off. Absent when there is no lowest balance."""
+    @_builtins.property
+    def balance(self) -> _money_pb2.Money:
+        """Balance on its normal side."""
+
+    def __init__(
+        self,
+        *,
+        account_name: _builtins.str = ...,
+        balance: _money_pb2.Money | None = ...,
+        pending_debits_minor: _builtins.int = ...,
+        pending_credits_minor: _builtins.int = ...,
+        available_minor: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_available_minor", b"_available_minor", "available_minor", b"available_minor", "balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_minor", b"_available_minor", "account_name", b"account_name", "available_minor", b"available_minor", "balance", b"balance", "pending_credits_minor", b"pending_credits_minor", "pending_debits_minor", b"pending_debits_minor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__available_minor: _TypeAlias = _typing.Literal["available_minor"]  # noqa: Y015
+    _WhichOneofArgType__available_minor: _TypeAlias = _typing.Literal["_available_minor", b"_available_minor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_minor) -> _WhichOneofReturnType__available_minor | None: ...
+
+Global___AccountBalance: _TypeAlias = AccountBalance  # noqa: Y015
+
+@_typing.final
+class BranchBalance(_message.Message):
+    """Balance of one account, or of a branch of accounts of one type and currency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRANCH_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    DEBITS_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_COUNT_FIELD_NUMBER: _builtins.int
+    branch: _builtins.str
+    """Name, or the part of the names that all accounts of the branch share."""
+    type: Global___Account.Type.ValueType
+    """Type of the accounts."""
+    account_count: _builtins.int
+    """How many accounts are in it."""
+    @_builtins.property
+    def balance(self) -> _money_pb2.Money:
+        """Balance on the normal side of that type."""
+
+    @_builtins.property
+    def debits(self) -> _money_pb2.Money:
+        """Sum of all debits."""
+
+    @_builtins.property
+    def credits(self) -> _money_pb2.Money:
+        """Sum of all credits."""
+
+    def __init__(
+        self,
+        *,
+        branch: _builtins.str = ...,
+        type: Global___Account.Type.ValueType = ...,
+        balance: _money_pb2.Money | None = ...,
+        debits: _money_pb2.Money | None = ...,
+        credits: _money_pb2.Money | None = ...,
+        account_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "credits", b"credits", "debits", b"debits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_count", b"account_count", "balance", b"balance", "branch", b"branch", "credits", b"credits", "debits", b"debits", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BranchBalance: _TypeAlias = BranchBalance  # noqa: Y015
+
+@_typing.final
+class BalanceAssertion(_message.Message):
+    """A balance that an account must have after a transaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    account_name: _builtins.str
+    """The account."""
+    @_builtins.property
+    def balance(self) -> _money_pb2.Money:
+        """Its balance on the normal side."""
+
+    def __init__(
+        self,
+        *,
+        account_name: _builtins.str = ...,
+        balance: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "balance", b"balance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BalanceAssertion: _TypeAlias = BalanceAssertion  # noqa: Y015
+
+@_typing.final
+class Transfer(_message.Message):
+    """One of several transfers to book: a transaction with one debit and one credit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Transfer._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: Transfer._Action.ValueType  # 0
+        """Posts the amount."""
+        ACTION_POST: Transfer._Action.ValueType  # 1
+        """Posts the amount."""
+        ACTION_HOLD: Transfer._Action.ValueType  # 2
+        """Holds the amount."""
+        ACTION_POST_HOLD: Transfer._Action.ValueType  # 3
+        """Posts what hold_transaction_id holds: the amount, or all of it when that is absent."""
+        ACTION_VOID_HOLD: Transfer._Action.ValueType  # 4
+        """Releases what hold_transaction_id holds."""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper):
+        """What a transfer does."""
+
+    ACTION_UNSPECIFIED: Transfer.Action.ValueType  # 0
+    """Posts the amount."""
+    ACTION_POST: Transfer.Action.ValueType  # 1
+    """Posts the amount."""
+    ACTION_HOLD: Transfer.Action.ValueType  # 2
+    """Holds the amount."""
+    ACTION_POST_HOLD: Transfer.Action.ValueType  # 3
+    """Posts what hold_transaction_id holds: the amount, or all of it when that is absent."""
+    ACTION_VOID_HOLD: Transfer.Action.ValueType  # 4
+    """Releases what hold_transaction_id holds."""
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    DEBIT_ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    CREDIT_ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
+    UP_TO_AVAILABLE_FIELD_NUMBER: _builtins.int
+    HOLD_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    transaction_id: _builtins.str
+    """Id of the transaction, made by the caller: "txn_" and 26 characters."""
+    debit_account_name: _builtins.str
+    """Account to debit. Empty for a transfer that is about a hold."""
+    credit_account_name: _builtins.str
+    """Account to credit. Empty for a transfer that is about a hold."""
+    action: Global___Transfer.Action.ValueType
+    """What to do."""
+    linked: _builtins.bool
+    """Whether it is booked only together with the transfer after it. The last transfer can't be linked."""
+    up_to_available: _builtins.bool
+    """Whether to book only as much of the amount as the balances and limits of both accounts leave."""
+    hold_transaction_id: _builtins.str
+    """Hold to post or to void."""
+    description: _builtins.str
+    """What happened."""
+    source_id: _builtins.str
+    """Id of what caused it, such as a payment."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much. More than zero."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When what is held is released by itself. Only of a hold; never, when absent."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """When it took effect. Now, when absent."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller wants to find it by."""
+
+    def __init__(
+        self,
+        *,
+        transaction_id: _builtins.str = ...,
+        debit_account_name: _builtins.str = ...,
+        credit_account_name: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        action: Global___Transfer.Action.ValueType = ...,
+        linked: _builtins.bool = ...,
+        up_to_available: _builtins.bool = ...,
+        hold_transaction_id: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        description: _builtins.str = ...,
+        source_id: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "effective_time", b"effective_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "amount", b"amount", "credit_account_name", b"credit_account_name", "debit_account_name", b"debit_account_name", "description", b"description", "effective_time", b"effective_time", "expire_time", b"expire_time", "hold_transaction_id", b"hold_transaction_id", "linked", b"linked", "metadata", b"metadata", "source_id", b"source_id", "transaction_id", b"transaction_id", "up_to_available", b"up_to_available"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Transfer: _TypeAlias = Transfer  # noqa: Y015
+
+@_typing.final
+class TransferResult(_message.Message):
+    """What became of one transfer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    DEBIT_BALANCE_AFTER_MINOR_FIELD_NUMBER: _builtins.int
+    CREDIT_BALANCE_AFTER_MINOR_FIELD_NUMBER: _builtins.int
+    transaction_id: _builtins.str
+    """Id of the transaction."""
+    reason: _builtins.str
+    """Registered reason for which it was refused. Empty: it was booked."""
+    detail: _builtins.str
+    """The refusal for people."""
+    leaf_index: _builtins.int
+    """Its place among all transactions of the tenant, from 0: its leaf in the tree."""
+    first_sequence: _builtins.int
+    """Sequence of its first entry. 0 when it has none."""
+    debit_balance_after_minor: _builtins.int
+    """Balance of the debited account on its normal side after it."""
+    credit_balance_after_minor: _builtins.int
+    """Balance of the credited account on its normal side after it."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The refusal for machines."""
+
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much was booked."""
+
+    def __init__(
+        self,
+        *,
+        transaction_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        amount: _money_pb2.Money | None = ...,
+        leaf_index: _builtins.int = ...,
+        first_sequence: _builtins.int = ...,
+        debit_balance_after_minor: _builtins.int = ...,
+        credit_balance_after_minor: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "credit_balance_after_minor", b"credit_balance_after_minor", "debit_balance_after_minor", b"debit_balance_after_minor", "detail", b"detail", "first_sequence", b"first_sequence", "leaf_index", b"leaf_index", "metadata", b"metadata", "reason", b"reason", "transaction_id", b"transaction_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferResult: _TypeAlias = TransferResult  # noqa: Y015
+
+@_typing.final
+class Rate(_message.Message):
+    """What one unit of a currency is worth in the presentation currency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    currency: _builtins.str
+    """The currency."""
+    rate: _builtins.str
+    """Units of the presentation currency for one unit of this, as a decimal number such as "0.0815"."""
+    def __init__(
+        self,
+        *,
+        currency: _builtins.str = ...,
+        rate: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "rate", b"rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rate: _TypeAlias = Rate  # noqa: Y015
+
+@_typing.final
+class StatementLine(_message.Message):
+    """One entry of a statement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    RUNNING_BALANCE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    description: _builtins.str
+    """What happened."""
+    source_id: _builtins.str
+    """Id of what caused it."""
+    @_builtins.property
+    def entry(self) -> Global___Entry:
+        """The entry."""
+
+    @_builtins.property
+    def running_balance(self) -> _money_pb2.Money:
+        """Balance on the normal side after it, in the order of effect."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___Entry | None = ...,
+        running_balance: _money_pb2.Money | None = ...,
+        description: _builtins.str = ...,
+        source_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "running_balance", b"running_balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "entry", b"entry", "running_balance", b"running_balance", "source_id", b"source_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementLine: _TypeAlias = StatementLine  # noqa: Y015
+
+@_typing.final
+class ReportLine(_message.Message):
+    """One account in a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NUMBER_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    DEBIT_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    PRESENTED_FIELD_NUMBER: _builtins.int
+    account_name: _builtins.str
+    """The account."""
+    account_number: _builtins.str
+    """Number in the chart of accounts."""
+    type: Global___Account.Type.ValueType
+    """Type of the account."""
+    @_builtins.property
+    def debit(self) -> _money_pb2.Money:
+        """Balance when it is on the debit side, or zero."""
+
+    @_builtins.property
+    def credit(self) -> _money_pb2.Money:
+        """Balance when it is on the credit side, or zero."""
+
+    @_builtins.property
+    def balance(self) -> _money_pb2.Money:
+        """Balance on the normal side."""
+
+    @_builtins.property
+    def presented(self) -> _money_pb2.Money:
+        """The same in the presentation currency, when one was asked for."""
+
+    def __init__(
+        self,
+        *,
+        account_name: _builtins.str = ...,
+        account_number: _builtins.str = ...,
+        type: Global___Account.Type.ValueType = ...,
+        debit: _money_pb2.Money | None = ...,
+        credit: _money_pb2.Money | None = ...,
+        balance: _money_pb2.Money | None = ...,
+        presented: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "credit", b"credit", "debit", b"debit", "presented", b"presented"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "account_number", b"account_number", "balance", b"balance", "credit", b"credit", "debit", b"debit", "presented", b"presented", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLine: _TypeAlias = ReportLine  # noqa: Y015
+
+@_typing.final
+class ReportTotal(_message.Message):
+    """One currency of a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEBIT_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    PRESENTED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def debit(self) -> _money_pb2.Money:
+        """Sum of the debit balances."""
+
+    @_builtins.property
+    def credit(self) -> _money_pb2.Money:
+        """Sum of the credit balances."""
+
+    @_builtins.property
+    def balance(self) -> _money_pb2.Money:
+        """Balance on the normal side of what is summed up."""
+
+    @_builtins.property
+    def presented(self) -> _money_pb2.Money:
+        """The same in the presentation currency, when one was asked for."""
+
+    def __init__(
+        self,
+        *,
+        debit: _money_pb2.Money | None = ...,
+        credit: _money_pb2.Money | None = ...,
+        balance: _money_pb2.Money | None = ...,
+        presented: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "credit", b"credit", "debit", b"debit", "presented", b"presented"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "credit", b"credit", "debit", b"debit", "presented", b"presented"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportTotal: _TypeAlias = ReportTotal  # noqa: Y015
+
+@_typing.final
+class ReportSection(_message.Message):
+    """Accounts of one kind in a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    PRESENTED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportLine]:
+        """A line for each account with entries, by name."""
+
+    @_builtins.property
+    def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportTotal]:
+        """A total for each currency."""
+
+    @_builtins.property
+    def presented(self) -> _money_pb2.Money:
+        """Sum of all in the presentation currency, when one was asked for."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___ReportLine] | None = ...,
+        totals: _abc.Iterable[Global___ReportTotal] | None = ...,
+        presented: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["presented", b"presented"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "presented", b"presented", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportSection: _TypeAlias = ReportSection  # noqa: Y015
 
 @_typing.final
 class Leg(_message.Message):

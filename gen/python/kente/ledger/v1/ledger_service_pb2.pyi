@@ -5,11 +5,13 @@ Double-entry books."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from kente.common.v1 import money_pb2 as _money_pb2
 from kente.ledger.v1 import ledger_pb2 as _ledger_pb2
+from kente.ledger.v1 import proof_pb2 as _proof_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -27,21 +29,60 @@ class CreateAccountRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NUMBER_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Caller's key for this request, a UUID."""
     account_name: _builtins.str
-    """Name, unique in the book."""
+    """Name, unique in the book. Its parts, divided by colons, place it in the hierarchy."""
     type: _ledger_pb2.Account.Type.ValueType
     """What it is."""
     currency: _builtins.str
     """ISO 4217 code or asset code."""
     display_name: _builtins.str
     """Name for people."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    account_number: _builtins.str
+    """Number in the chart of accounts, unique in the book. May be empty."""
+    scale: _builtins.int
+    """Decimals of an asset that is no currency known to the mesh. The same in all accounts of that asset."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller wants to find it by: up to 32 names of up to 64 characters with values of up to 256."""
+
+    @_builtins.property
+    def limits(self) -> _ledger_pb2.AccountLimits:
+        """Limits of the balance on the normal side; what is held counts as if it were posted."""
+
     def __init__(
         self,
         *,
@@ -50,12 +91,19 @@ class CreateAccountRequest(_message.Message):
         type: _ledger_pb2.Account.Type.ValueType = ...,
         currency: _builtins.str = ...,
         display_name: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+        account_number: _builtins.str = ...,
+        scale: _builtins.int | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        limits: _ledger_pb2.AccountLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "limits", b"limits", "scale", b"scale"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "currency", b"currency", "display_name", b"display_name", "request_id", b"request_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "account_name", b"account_name", "account_number", b"account_number", "book_name", b"book_name", "currency", b"currency", "display_name", b"display_name", "limits", b"limits", "metadata", b"metadata", "request_id", b"request_id", "scale", b"scale", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
+    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
 
 Global___CreateAccountRequest: _TypeAlias = CreateAccountRequest  # noqa: Y015
 
@@ -84,22 +132,158 @@ class CreateAccountResponse(_message.Message):
 Global___CreateAccountResponse: _TypeAlias = CreateAccountResponse  # noqa: Y015
 
 @_typing.final
+class BatchCreateAccountsRequest(_message.Message):
+    """Asks for several accounts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Caller's key for this request, a UUID."""
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountDraft]:
+        """The accounts."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        accounts: _abc.Iterable[Global___AccountDraft] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCreateAccountsRequest: _TypeAlias = BatchCreateAccountsRequest  # noqa: Y015
+
+@_typing.final
+class AccountDraft(_message.Message):
+    """One of several accounts to create."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NUMBER_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    account_name: _builtins.str
+    """Name, unique in the book. Its parts, divided by colons, place it in the hierarchy."""
+    type: _ledger_pb2.Account.Type.ValueType
+    """What it is."""
+    currency: _builtins.str
+    """ISO 4217 code or asset code."""
+    display_name: _builtins.str
+    """Name for people."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    account_number: _builtins.str
+    """Number in the chart of accounts, unique in the book. May be empty."""
+    scale: _builtins.int
+    """Decimals of an asset that is no currency known to the mesh. The same in all accounts of that asset."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller wants to find it by: up to 32 names of up to 64 characters with values of up to 256."""
+
+    @_builtins.property
+    def limits(self) -> _ledger_pb2.AccountLimits:
+        """Limits of the balance on the normal side; what is held counts as if it were posted."""
+
+    def __init__(
+        self,
+        *,
+        account_name: _builtins.str = ...,
+        type: _ledger_pb2.Account.Type.ValueType = ...,
+        currency: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+        account_number: _builtins.str = ...,
+        scale: _builtins.int | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        limits: _ledger_pb2.AccountLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "limits", b"limits", "scale", b"scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "account_name", b"account_name", "account_number", b"account_number", "book_name", b"book_name", "currency", b"currency", "display_name", b"display_name", "limits", b"limits", "metadata", b"metadata", "scale", b"scale", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
+    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
+
+Global___AccountDraft: _TypeAlias = AccountDraft  # noqa: Y015
+
+@_typing.final
+class BatchCreateAccountsResponse(_message.Message):
+    """The new accounts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.Account]:
+        """The accounts, in the order asked for."""
+
+    def __init__(
+        self,
+        *,
+        accounts: _abc.Iterable[_ledger_pb2.Account] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCreateAccountsResponse: _TypeAlias = BatchCreateAccountsResponse  # noqa: Y015
+
+@_typing.final
 class GetAccountRequest(_message.Message):
     """Asks for one account."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
     account_name: _builtins.str
     """Account to read."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
     def __init__(
         self,
         *,
         account_name: _builtins.str = ...,
+        book_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "book_name", b"book_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,22 +322,34 @@ class ListAccountsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ACCOUNT_NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NUMBER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most accounts to return: 0 means 50, more than 200 means 200."""
     page_token: _builtins.str
     """next_page_token of the page before; all other fields as then."""
     account_name_prefix: _builtins.str
     """Only accounts whose name begins so."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    type: _ledger_pb2.Account.Type.ValueType
+    """Only accounts of this type."""
+    account_number: _builtins.str
+    """Only accounts with this number."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         account_name_prefix: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+        type: _ledger_pb2.Account.Type.ValueType = ...,
+        account_number: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name_prefix", b"account_name_prefix", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name_prefix", b"account_name_prefix", "account_number", b"account_number", "book_name", b"book_name", "page_size", b"page_size", "page_token", b"page_token", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,22 +384,300 @@ class ListAccountsResponse(_message.Message):
 Global___ListAccountsResponse: _TypeAlias = ListAccountsResponse  # noqa: Y015
 
 @_typing.final
+class UpdateAccountRequest(_message.Message):
+    """Asks to change an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NUMBER_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Caller's key for this request, a UUID."""
+    account_name: _builtins.str
+    """Account to change."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    display_name: _builtins.str
+    """Name for people."""
+    account_number: _builtins.str
+    """Number in the chart of accounts. Empty: none."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields to change: display_name, account_number, metadata, limits."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller wants to find it by: up to 32 names of up to 64 characters with values of up to 256."""
+
+    @_builtins.property
+    def limits(self) -> _ledger_pb2.AccountLimits:
+        """Limits of the balance on the normal side; what is held counts as if it were posted."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_name: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        display_name: _builtins.str = ...,
+        account_number: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        limits: _ledger_pb2.AccountLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "account_number", b"account_number", "book_name", b"book_name", "display_name", b"display_name", "limits", b"limits", "metadata", b"metadata", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateAccountRequest: _TypeAlias = UpdateAccountRequest  # noqa: Y015
+
+@_typing.final
+class UpdateAccountResponse(_message.Message):
+    """The account as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> _ledger_pb2.Account:
+        """The account."""
+
+    def __init__(
+        self,
+        *,
+        account: _ledger_pb2.Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateAccountResponse: _TypeAlias = UpdateAccountResponse  # noqa: Y015
+
+@_typing.final
+class FreezeAccountRequest(_message.Message):
+    """Asks to freeze an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Caller's key for this request, a UUID."""
+    account_name: _builtins.str
+    """Account to freeze."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_name: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "book_name", b"book_name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeAccountRequest: _TypeAlias = FreezeAccountRequest  # noqa: Y015
+
+@_typing.final
+class FreezeAccountResponse(_message.Message):
+    """The account as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> _ledger_pb2.Account:
+        """The account."""
+
+    def __init__(
+        self,
+        *,
+        account: _ledger_pb2.Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeAccountResponse: _TypeAlias = FreezeAccountResponse  # noqa: Y015
+
+@_typing.final
+class OpenAccountRequest(_message.Message):
+    """Asks to open an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Caller's key for this request, a UUID."""
+    account_name: _builtins.str
+    """Account to open."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_name: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "book_name", b"book_name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenAccountRequest: _TypeAlias = OpenAccountRequest  # noqa: Y015
+
+@_typing.final
+class OpenAccountResponse(_message.Message):
+    """The account as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> _ledger_pb2.Account:
+        """The account."""
+
+    def __init__(
+        self,
+        *,
+        account: _ledger_pb2.Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenAccountResponse: _TypeAlias = OpenAccountResponse  # noqa: Y015
+
+@_typing.final
+class CloseAccountRequest(_message.Message):
+    """Asks to close an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Caller's key for this request, a UUID."""
+    account_name: _builtins.str
+    """Account to close."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_name: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "book_name", b"book_name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloseAccountRequest: _TypeAlias = CloseAccountRequest  # noqa: Y015
+
+@_typing.final
+class CloseAccountResponse(_message.Message):
+    """The account as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> _ledger_pb2.Account:
+        """The account."""
+
+    def __init__(
+        self,
+        *,
+        account: _ledger_pb2.Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloseAccountResponse: _TypeAlias = CloseAccountResponse  # noqa: Y015
+
+@_typing.final
 class GetBalanceRequest(_message.Message):
     """Asks for a balance."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    BOOKING_TIME_FIELD_NUMBER: _builtins.int
     account_name: _builtins.str
     """Account to read."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what had taken effect by then. Now and later, when absent."""
+
+    @_builtins.property
+    def booking_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was booked by then. Now, when absent."""
+
     def __init__(
         self,
         *,
         account_name: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        booking_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booking_time", b"booking_time", "effective_time", b"effective_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "book_name", b"book_name", "booking_time", b"booking_time", "effective_time", b"effective_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +692,12 @@ class GetBalanceResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     DEBITS_FIELD_NUMBER: _builtins.int
     CREDITS_FIELD_NUMBER: _builtins.int
+    PENDING_DEBITS_FIELD_NUMBER: _builtins.int
+    PENDING_CREDITS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Sequence of the last entry that it knows of."""
     @_builtins.property
     def balance(self) -> _money_pb2.Money:
         """Balance on the account's normal side."""
@@ -230,26 +710,142 @@ class GetBalanceResponse(_message.Message):
     def credits(self) -> _money_pb2.Money:
         """Sum of all credits."""
 
+    @_builtins.property
+    def pending_debits(self) -> _money_pb2.Money:
+        """Sum of all debits that are held."""
+
+    @_builtins.property
+    def pending_credits(self) -> _money_pb2.Money:
+        """Sum of all credits that are held."""
+
+    @_builtins.property
+    def available(self) -> _money_pb2.Money:
+        """What can be taken off: the balance less what is held on the other side, down to the lowest balance allowed.
+        Absent when there is no lowest balance, and for a time that is past.
+        """
+
     def __init__(
         self,
         *,
         balance: _money_pb2.Money | None = ...,
         debits: _money_pb2.Money | None = ...,
         credits: _money_pb2.Money | None = ...,
+        pending_debits: _money_pb2.Money | None = ...,
+        pending_credits: _money_pb2.Money | None = ...,
+        available: _money_pb2.Money | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "credits", b"credits", "debits", b"debits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "credits", b"credits", "debits", b"debits", "pending_credits", b"pending_credits", "pending_debits", b"pending_debits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "credits", b"credits", "debits", b"debits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "credits", b"credits", "debits", b"debits", "pending_credits", b"pending_credits", "pending_debits", b"pending_debits", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetBalanceResponse: _TypeAlias = GetBalanceResponse  # noqa: Y015
 
 @_typing.final
-class CreateTransactionRequest(_message.Message):
-    """Asks to post a transaction."""
+class ListBalancesRequest(_message.Message):
+    """Asks for a page of balances."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    BRANCH_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    BOOKING_TIME_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most balances to return: 0 means 50, more than 200 means 200."""
+    page_token: _builtins.str
+    """next_page_token of the page before; all other fields as then."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    branch: _builtins.str
+    """Only accounts of this branch: the account of that name and all below it."""
+    depth: _builtins.int
+    """Parts of the names to roll up to: 1 gives a balance for "assets", 2 for "assets:bank". 0: each account by itself."""
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what had taken effect by then. Now and later, when absent."""
+
+    @_builtins.property
+    def booking_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was booked by then. Now, when absent."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+        branch: _builtins.str = ...,
+        depth: _builtins.int = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        booking_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booking_time", b"booking_time", "effective_time", b"effective_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_name", b"book_name", "booking_time", b"booking_time", "branch", b"branch", "depth", b"depth", "effective_time", b"effective_time", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBalancesRequest: _TypeAlias = ListBalancesRequest  # noqa: Y015
+
+@_typing.final
+class ListBalancesResponse(_message.Message):
+    """A page of balances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty on the last."""
+    @_builtins.property
+    def balances(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.BranchBalance]:
+        """The balances, by name, then type and currency."""
+
+    def __init__(
+        self,
+        *,
+        balances: _abc.Iterable[_ledger_pb2.BranchBalance] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBalancesResponse: _TypeAlias = ListBalancesResponse  # noqa: Y015
+
+@_typing.final
+class CreateTransactionRequest(_message.Message):
+    """Asks to post or hold a transaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TRANSACTION_ID_FIELD_NUMBER: _builtins.int
@@ -257,6 +853,12 @@ class CreateTransactionRequest(_message.Message):
     SOURCE_ID_FIELD_NUMBER: _builtins.int
     LEGS_FIELD_NUMBER: _builtins.int
     EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ASSERTIONS_FIELD_NUMBER: _builtins.int
+    INCLUDE_PROOF_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Caller's key for this request, a UUID."""
     transaction_id: _builtins.str
@@ -265,13 +867,31 @@ class CreateTransactionRequest(_message.Message):
     """What happened."""
     source_id: _builtins.str
     """Id of what caused it, such as a payment."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    pending: _builtins.bool
+    """Whether to hold the amounts instead of posting them, until PostHold or VoidHold."""
+    include_proof: _builtins.bool
+    """Whether the answer is to carry the proof that the transaction is in the book."""
     @_builtins.property
     def legs(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.Leg]:
         """Two or more legs. Debits equal credits in each currency."""
 
     @_builtins.property
     def effective_time(self) -> _timestamp_pb2.Timestamp:
-        """When it took effect. Now, when absent."""
+        """When it took effect. Now, when absent; not further in the future than the allowed skew."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller wants to find it by: up to 32 names of up to 64 characters with values of up to 256."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When what is held is released by itself. Only with pending; never, when absent."""
+
+    @_builtins.property
+    def assertions(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.BalanceAssertion]:
+        """Balances that accounts must have after it, or it is refused."""
 
     def __init__(
         self,
@@ -282,10 +902,16 @@ class CreateTransactionRequest(_message.Message):
         source_id: _builtins.str = ...,
         legs: _abc.Iterable[_ledger_pb2.Leg] | None = ...,
         effective_time: _timestamp_pb2.Timestamp | None = ...,
+        book_name: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        pending: _builtins.bool = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        assertions: _abc.Iterable[_ledger_pb2.BalanceAssertion] | None = ...,
+        include_proof: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "effective_time", b"effective_time", "legs", b"legs", "request_id", b"request_id", "source_id", b"source_id", "transaction_id", b"transaction_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertions", b"assertions", "book_name", b"book_name", "description", b"description", "effective_time", b"effective_time", "expire_time", b"expire_time", "include_proof", b"include_proof", "legs", b"legs", "metadata", b"metadata", "pending", b"pending", "request_id", b"request_id", "source_id", b"source_id", "transaction_id", b"transaction_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,27 +919,419 @@ Global___CreateTransactionRequest: _TypeAlias = CreateTransactionRequest  # noqa
 
 @_typing.final
 class CreateTransactionResponse(_message.Message):
-    """The booked transaction."""
+    """What was booked."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TRANSACTION_FIELD_NUMBER: _builtins.int
+    BALANCES_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def transaction(self) -> _ledger_pb2.Transaction:
         """The transaction."""
+
+    @_builtins.property
+    def balances(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.AccountBalance]:
+        """Balances of its accounts after it, each account once, in the order of the entries."""
+
+    @_builtins.property
+    def proof(self) -> _proof_pb2.InclusionProof:
+        """The proof that it is in the book, when asked for."""
 
     def __init__(
         self,
         *,
         transaction: _ledger_pb2.Transaction | None = ...,
+        balances: _abc.Iterable[_ledger_pb2.AccountBalance] | None = ...,
+        proof: _proof_pb2.InclusionProof | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["transaction", b"transaction"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof", "transaction", b"transaction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["transaction", b"transaction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "proof", b"proof", "transaction", b"transaction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateTransactionResponse: _TypeAlias = CreateTransactionResponse  # noqa: Y015
+
+@_typing.final
+class CreateTransfersRequest(_message.Message):
+    """Asks to book transfers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRANSFERS_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Caller's key for this request, a UUID."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    @_builtins.property
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.Transfer]:
+        """The transfers, booked in this order."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        transfers: _abc.Iterable[_ledger_pb2.Transfer] | None = ...,
+        book_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_name", b"book_name", "request_id", b"request_id", "transfers", b"transfers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTransfersRequest: _TypeAlias = CreateTransfersRequest  # noqa: Y015
+
+@_typing.final
+class CreateTransfersResponse(_message.Message):
+    """What became of the transfers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.TransferResult]:
+        """One result for each transfer, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[_ledger_pb2.TransferResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTransfersResponse: _TypeAlias = CreateTransfersResponse  # noqa: Y015
+
+@_typing.final
+class PostHoldRequest(_message.Message):
+    """Asks to post what is held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    HOLD_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    LEGS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    INCLUDE_PROOF_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Caller's key for this request, a UUID."""
+    transaction_id: _builtins.str
+    """Id of the new transaction, made by the caller."""
+    hold_transaction_id: _builtins.str
+    """Transaction that holds the amounts."""
+    description: _builtins.str
+    """What happened."""
+    include_proof: _builtins.bool
+    """Whether the answer is to carry the proof that the transaction is in the book."""
+    @_builtins.property
+    def legs(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.Leg]:
+        """What to post of it: legs on accounts and sides of the hold, for at most its amounts. Empty: all of it."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller wants to find it by: up to 32 names of up to 64 characters with values of up to 256."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """When it took effect. Now, when absent; not further in the future than the allowed skew."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        transaction_id: _builtins.str = ...,
+        hold_transaction_id: _builtins.str = ...,
+        legs: _abc.Iterable[_ledger_pb2.Leg] | None = ...,
+        description: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        include_proof: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "effective_time", b"effective_time", "hold_transaction_id", b"hold_transaction_id", "include_proof", b"include_proof", "legs", b"legs", "metadata", b"metadata", "request_id", b"request_id", "transaction_id", b"transaction_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostHoldRequest: _TypeAlias = PostHoldRequest  # noqa: Y015
+
+@_typing.final
+class PostHoldResponse(_message.Message):
+    """What was booked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSACTION_FIELD_NUMBER: _builtins.int
+    BALANCES_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def transaction(self) -> _ledger_pb2.Transaction:
+        """The transaction."""
+
+    @_builtins.property
+    def balances(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.AccountBalance]:
+        """Balances of its accounts after it, each account once, in the order of the entries."""
+
+    @_builtins.property
+    def proof(self) -> _proof_pb2.InclusionProof:
+        """The proof that it is in the book, when asked for."""
+
+    def __init__(
+        self,
+        *,
+        transaction: _ledger_pb2.Transaction | None = ...,
+        balances: _abc.Iterable[_ledger_pb2.AccountBalance] | None = ...,
+        proof: _proof_pb2.InclusionProof | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof", "transaction", b"transaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "proof", b"proof", "transaction", b"transaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostHoldResponse: _TypeAlias = PostHoldResponse  # noqa: Y015
+
+@_typing.final
+class VoidHoldRequest(_message.Message):
+    """Asks to release what is held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    HOLD_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    INCLUDE_PROOF_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Caller's key for this request, a UUID."""
+    transaction_id: _builtins.str
+    """Id of the new transaction, made by the caller."""
+    hold_transaction_id: _builtins.str
+    """Transaction that holds the amounts."""
+    description: _builtins.str
+    """What happened."""
+    include_proof: _builtins.bool
+    """Whether the answer is to carry the proof that the transaction is in the book."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller wants to find it by: up to 32 names of up to 64 characters with values of up to 256."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        transaction_id: _builtins.str = ...,
+        hold_transaction_id: _builtins.str = ...,
+        description: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        include_proof: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "hold_transaction_id", b"hold_transaction_id", "include_proof", b"include_proof", "metadata", b"metadata", "request_id", b"request_id", "transaction_id", b"transaction_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidHoldRequest: _TypeAlias = VoidHoldRequest  # noqa: Y015
+
+@_typing.final
+class VoidHoldResponse(_message.Message):
+    """What was booked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSACTION_FIELD_NUMBER: _builtins.int
+    BALANCES_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def transaction(self) -> _ledger_pb2.Transaction:
+        """The transaction."""
+
+    @_builtins.property
+    def balances(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.AccountBalance]:
+        """Balances of its accounts after it, each account once, in the order of the entries."""
+
+    @_builtins.property
+    def proof(self) -> _proof_pb2.InclusionProof:
+        """The proof that it is in the book, when asked for."""
+
+    def __init__(
+        self,
+        *,
+        transaction: _ledger_pb2.Transaction | None = ...,
+        balances: _abc.Iterable[_ledger_pb2.AccountBalance] | None = ...,
+        proof: _proof_pb2.InclusionProof | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof", "transaction", b"transaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "proof", b"proof", "transaction", b"transaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidHoldResponse: _TypeAlias = VoidHoldResponse  # noqa: Y015
+
+@_typing.final
+class ReverseTransactionRequest(_message.Message):
+    """Asks to reverse a transaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    REVERSED_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    ENTRY_INDEXES_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    INCLUDE_PROOF_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Caller's key for this request, a UUID."""
+    transaction_id: _builtins.str
+    """Id of the new transaction, made by the caller."""
+    reversed_transaction_id: _builtins.str
+    """Transaction to reverse."""
+    description: _builtins.str
+    """What happened."""
+    include_proof: _builtins.bool
+    """Whether the answer is to carry the proof that the transaction is in the book."""
+    @_builtins.property
+    def entry_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Positions of the entries to reverse, from 0; they balance by themselves. Empty: all of them."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the caller wants to find it by: up to 32 names of up to 64 characters with values of up to 256."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """When it took effect. Now, when absent; not further in the future than the allowed skew."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        transaction_id: _builtins.str = ...,
+        reversed_transaction_id: _builtins.str = ...,
+        entry_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        description: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        include_proof: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "effective_time", b"effective_time", "entry_indexes", b"entry_indexes", "include_proof", b"include_proof", "metadata", b"metadata", "request_id", b"request_id", "reversed_transaction_id", b"reversed_transaction_id", "transaction_id", b"transaction_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseTransactionRequest: _TypeAlias = ReverseTransactionRequest  # noqa: Y015
+
+@_typing.final
+class ReverseTransactionResponse(_message.Message):
+    """What was booked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSACTION_FIELD_NUMBER: _builtins.int
+    BALANCES_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def transaction(self) -> _ledger_pb2.Transaction:
+        """The transaction."""
+
+    @_builtins.property
+    def balances(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.AccountBalance]:
+        """Balances of its accounts after it, each account once, in the order of the entries."""
+
+    @_builtins.property
+    def proof(self) -> _proof_pb2.InclusionProof:
+        """The proof that it is in the book, when asked for."""
+
+    def __init__(
+        self,
+        *,
+        transaction: _ledger_pb2.Transaction | None = ...,
+        balances: _abc.Iterable[_ledger_pb2.AccountBalance] | None = ...,
+        proof: _proof_pb2.InclusionProof | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof", "transaction", b"transaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "proof", b"proof", "transaction", b"transaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseTransactionResponse: _TypeAlias = ReverseTransactionResponse  # noqa: Y015
 
 @_typing.final
 class GetTransactionRequest(_message.Message):
@@ -362,15 +1380,148 @@ class GetTransactionResponse(_message.Message):
 Global___GetTransactionResponse: _TypeAlias = GetTransactionResponse  # noqa: Y015
 
 @_typing.final
+class ListTransactionsRequest(_message.Message):
+    """Asks for a page of transactions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most transactions to return: 0 means 50, more than 200 means 200."""
+    page_token: _builtins.str
+    """next_page_token of the page before; all other fields as then."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    source_id: _builtins.str
+    """Only transactions with this source."""
+    kind: _ledger_pb2.Transaction.Kind.ValueType
+    """Only transactions of this kind."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was booked at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was booked before this time."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only transactions with all of these metadata."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+        source_id: _builtins.str = ...,
+        kind: _ledger_pb2.Transaction.Kind.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_name", b"book_name", "end_time", b"end_time", "kind", b"kind", "metadata", b"metadata", "page_size", b"page_size", "page_token", b"page_token", "source_id", b"source_id", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransactionsRequest: _TypeAlias = ListTransactionsRequest  # noqa: Y015
+
+@_typing.final
+class ListTransactionsResponse(_message.Message):
+    """A page of transactions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSACTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty on the last."""
+    @_builtins.property
+    def transactions(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.Transaction]:
+        """The transactions, in the order they were booked."""
+
+    def __init__(
+        self,
+        *,
+        transactions: _abc.Iterable[_ledger_pb2.Transaction] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "transactions", b"transactions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransactionsResponse: _TypeAlias = ListTransactionsResponse  # noqa: Y015
+
+@_typing.final
 class ListEntriesRequest(_message.Message):
     """Asks for a page of entries."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
     SOURCE_ID_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    ACCOUNT_TYPE_FIELD_NUMBER: _builtins.int
+    MIN_AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    MAX_AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most entries to return: 0 means 50, more than 200 means 200."""
     page_token: _builtins.str
@@ -379,6 +1530,30 @@ class ListEntriesRequest(_message.Message):
     """Only entries of this account."""
     source_id: _builtins.str
     """Only entries of transactions with this source."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    account_name_prefix: _builtins.str
+    """Only entries of accounts whose name begins so."""
+    account_type: _ledger_pb2.Account.Type.ValueType
+    """Only entries of accounts of this type."""
+    min_amount_minor: _builtins.int
+    """Only entries of at least so many minor units."""
+    max_amount_minor: _builtins.int
+    """Only entries of at most so many minor units."""
+    side: _ledger_pb2.Side.ValueType
+    """Only entries on this side."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was booked at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was booked before this time."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only transactions with all of these metadata."""
+
     def __init__(
         self,
         *,
@@ -386,12 +1561,28 @@ class ListEntriesRequest(_message.Message):
         page_token: _builtins.str = ...,
         account_name: _builtins.str = ...,
         source_id: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+        account_name_prefix: _builtins.str = ...,
+        account_type: _ledger_pb2.Account.Type.ValueType = ...,
+        min_amount_minor: _builtins.int | None = ...,
+        max_amount_minor: _builtins.int | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        side: _ledger_pb2.Side.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_amount_minor", b"_max_amount_minor", "_min_amount_minor", b"_min_amount_minor", "end_time", b"end_time", "max_amount_minor", b"max_amount_minor", "min_amount_minor", b"min_amount_minor", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "page_size", b"page_size", "page_token", b"page_token", "source_id", b"source_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_amount_minor", b"_max_amount_minor", "_min_amount_minor", b"_min_amount_minor", "account_name", b"account_name", "account_name_prefix", b"account_name_prefix", "account_type", b"account_type", "book_name", b"book_name", "end_time", b"end_time", "max_amount_minor", b"max_amount_minor", "metadata", b"metadata", "min_amount_minor", b"min_amount_minor", "page_size", b"page_size", "page_token", b"page_token", "side", b"side", "source_id", b"source_id", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_amount_minor: _TypeAlias = _typing.Literal["max_amount_minor"]  # noqa: Y015
+    _WhichOneofArgType__max_amount_minor: _TypeAlias = _typing.Literal["_max_amount_minor", b"_max_amount_minor"]  # noqa: Y015
+    _WhichOneofReturnType__min_amount_minor: _TypeAlias = _typing.Literal["min_amount_minor"]  # noqa: Y015
+    _WhichOneofArgType__min_amount_minor: _TypeAlias = _typing.Literal["_min_amount_minor", b"_min_amount_minor"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_amount_minor) -> _WhichOneofReturnType__max_amount_minor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_amount_minor) -> _WhichOneofReturnType__min_amount_minor | None: ...
 
 Global___ListEntriesRequest: _TypeAlias = ListEntriesRequest  # noqa: Y015
 
@@ -422,3 +1613,515 @@ class ListEntriesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEntriesResponse: _TypeAlias = ListEntriesResponse  # noqa: Y015
+
+@_typing.final
+class WatchEntriesRequest(_message.Message):
+    """Asks for the stream of transactions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    FROM_NOW_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """resume_token of the last transaction that was handled. Empty: from the first transaction of all."""
+    from_now: _builtins.bool
+    """Whether to begin with what is booked from now on. Only without a resume token."""
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        from_now: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_now", b"from_now", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEntriesRequest: _TypeAlias = WatchEntriesRequest  # noqa: Y015
+
+@_typing.final
+class WatchEntriesResponse(_message.Message):
+    """The next transaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSACTION_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Where to go on after it."""
+    @_builtins.property
+    def transaction(self) -> _ledger_pb2.Transaction:
+        """The transaction with its entries, and the balance of each account after each."""
+
+    def __init__(
+        self,
+        *,
+        transaction: _ledger_pb2.Transaction | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transaction", b"transaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token", "transaction", b"transaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEntriesResponse: _TypeAlias = WatchEntriesResponse  # noqa: Y015
+
+@_typing.final
+class GetStatementRequest(_message.Message):
+    """Asks for a page of a statement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    BOOKING_TIME_FIELD_NUMBER: _builtins.int
+    account_name: _builtins.str
+    """Account to read."""
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    page_size: _builtins.int
+    """Most entries to return: 0 means 50, more than 200 means 200."""
+    page_token: _builtins.str
+    """next_page_token of the page before; all other fields as then."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Beginning of the period of effect. The first entry, when absent."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the period of effect; what takes effect then is not in it. Now and later, when absent."""
+
+    @_builtins.property
+    def booking_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was booked by then. Now, when absent."""
+
+    def __init__(
+        self,
+        *,
+        account_name: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        booking_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booking_time", b"booking_time", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_name", b"account_name", "book_name", b"book_name", "booking_time", b"booking_time", "end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementRequest: _TypeAlias = GetStatementRequest  # noqa: Y015
+
+@_typing.final
+class GetStatementResponse(_message.Message):
+    """A page of a statement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    OPENING_BALANCE_FIELD_NUMBER: _builtins.int
+    CLOSING_BALANCE_FIELD_NUMBER: _builtins.int
+    DEBITS_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty on the last."""
+    @_builtins.property
+    def account(self) -> _ledger_pb2.Account:
+        """The account."""
+
+    @_builtins.property
+    def opening_balance(self) -> _money_pb2.Money:
+        """Balance at the beginning of the period."""
+
+    @_builtins.property
+    def closing_balance(self) -> _money_pb2.Money:
+        """Balance at its end."""
+
+    @_builtins.property
+    def debits(self) -> _money_pb2.Money:
+        """Sum of the debits of the period."""
+
+    @_builtins.property
+    def credits(self) -> _money_pb2.Money:
+        """Sum of the credits of the period."""
+
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.StatementLine]:
+        """The entries in the order of effect."""
+
+    def __init__(
+        self,
+        *,
+        account: _ledger_pb2.Account | None = ...,
+        opening_balance: _money_pb2.Money | None = ...,
+        closing_balance: _money_pb2.Money | None = ...,
+        debits: _money_pb2.Money | None = ...,
+        credits: _money_pb2.Money | None = ...,
+        lines: _abc.Iterable[_ledger_pb2.StatementLine] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "closing_balance", b"closing_balance", "credits", b"credits", "debits", b"debits", "opening_balance", b"opening_balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "closing_balance", b"closing_balance", "credits", b"credits", "debits", b"debits", "lines", b"lines", "next_page_token", b"next_page_token", "opening_balance", b"opening_balance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementResponse: _TypeAlias = GetStatementResponse  # noqa: Y015
+
+@_typing.final
+class GetTrialBalanceRequest(_message.Message):
+    """Asks for a trial balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    BOOKING_TIME_FIELD_NUMBER: _builtins.int
+    PRESENTATION_CURRENCY_FIELD_NUMBER: _builtins.int
+    RATES_FIELD_NUMBER: _builtins.int
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    presentation_currency: _builtins.str
+    """Currency to show all amounts in as well. Empty: none."""
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what had taken effect by then. Now and later, when absent."""
+
+    @_builtins.property
+    def booking_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was booked by then. Now, when absent."""
+
+    @_builtins.property
+    def rates(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.Rate]:
+        """What one unit of each other currency is worth in it."""
+
+    def __init__(
+        self,
+        *,
+        book_name: _builtins.str = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        booking_time: _timestamp_pb2.Timestamp | None = ...,
+        presentation_currency: _builtins.str = ...,
+        rates: _abc.Iterable[_ledger_pb2.Rate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booking_time", b"booking_time", "effective_time", b"effective_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_name", b"book_name", "booking_time", b"booking_time", "effective_time", b"effective_time", "presentation_currency", b"presentation_currency", "rates", b"rates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrialBalanceRequest: _TypeAlias = GetTrialBalanceRequest  # noqa: Y015
+
+@_typing.final
+class GetTrialBalanceResponse(_message.Message):
+    """A trial balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.ReportLine]:
+        """A line for each account with entries, by name."""
+
+    @_builtins.property
+    def totals(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.ReportTotal]:
+        """A total for each currency; its debits equal its credits."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[_ledger_pb2.ReportLine] | None = ...,
+        totals: _abc.Iterable[_ledger_pb2.ReportTotal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrialBalanceResponse: _TypeAlias = GetTrialBalanceResponse  # noqa: Y015
+
+@_typing.final
+class GetBalanceSheetRequest(_message.Message):
+    """Asks for a balance sheet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    BOOKING_TIME_FIELD_NUMBER: _builtins.int
+    PRESENTATION_CURRENCY_FIELD_NUMBER: _builtins.int
+    RATES_FIELD_NUMBER: _builtins.int
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    presentation_currency: _builtins.str
+    """Currency to show all amounts in as well. Empty: none."""
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what had taken effect by then. Now and later, when absent."""
+
+    @_builtins.property
+    def booking_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was booked by then. Now, when absent."""
+
+    @_builtins.property
+    def rates(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.Rate]:
+        """What one unit of each other currency is worth in it."""
+
+    def __init__(
+        self,
+        *,
+        book_name: _builtins.str = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        booking_time: _timestamp_pb2.Timestamp | None = ...,
+        presentation_currency: _builtins.str = ...,
+        rates: _abc.Iterable[_ledger_pb2.Rate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booking_time", b"booking_time", "effective_time", b"effective_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_name", b"book_name", "booking_time", b"booking_time", "effective_time", b"effective_time", "presentation_currency", b"presentation_currency", "rates", b"rates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBalanceSheetRequest: _TypeAlias = GetBalanceSheetRequest  # noqa: Y015
+
+@_typing.final
+class GetBalanceSheetResponse(_message.Message):
+    """A balance sheet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSETS_FIELD_NUMBER: _builtins.int
+    LIABILITIES_FIELD_NUMBER: _builtins.int
+    EQUITY_FIELD_NUMBER: _builtins.int
+    UNALLOCATED_EARNINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def assets(self) -> _ledger_pb2.ReportSection:
+        """What is owned."""
+
+    @_builtins.property
+    def liabilities(self) -> _ledger_pb2.ReportSection:
+        """What is owed."""
+
+    @_builtins.property
+    def equity(self) -> _ledger_pb2.ReportSection:
+        """What belongs to the owners, the earnings that are not allocated yet among them."""
+
+    @_builtins.property
+    def unallocated_earnings(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.ReportTotal]:
+        """Income less expenses so far, for each currency. In the totals of equity."""
+
+    def __init__(
+        self,
+        *,
+        assets: _ledger_pb2.ReportSection | None = ...,
+        liabilities: _ledger_pb2.ReportSection | None = ...,
+        equity: _ledger_pb2.ReportSection | None = ...,
+        unallocated_earnings: _abc.Iterable[_ledger_pb2.ReportTotal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assets", b"assets", "equity", b"equity", "liabilities", b"liabilities"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assets", b"assets", "equity", b"equity", "liabilities", b"liabilities", "unallocated_earnings", b"unallocated_earnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBalanceSheetResponse: _TypeAlias = GetBalanceSheetResponse  # noqa: Y015
+
+@_typing.final
+class GetProfitAndLossRequest(_message.Message):
+    """Asks for income and expenses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    BOOKING_TIME_FIELD_NUMBER: _builtins.int
+    PRESENTATION_CURRENCY_FIELD_NUMBER: _builtins.int
+    RATES_FIELD_NUMBER: _builtins.int
+    book_name: _builtins.str
+    """Book it is in. Empty: "main"."""
+    presentation_currency: _builtins.str
+    """Currency to show all amounts in as well. Empty: none."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Beginning of the period of effect. The first entry, when absent."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the period of effect; what takes effect then is not in it. Now and later, when absent."""
+
+    @_builtins.property
+    def booking_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what was booked by then. Now, when absent."""
+
+    @_builtins.property
+    def rates(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.Rate]:
+        """What one unit of each other currency is worth in it."""
+
+    def __init__(
+        self,
+        *,
+        book_name: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        booking_time: _timestamp_pb2.Timestamp | None = ...,
+        presentation_currency: _builtins.str = ...,
+        rates: _abc.Iterable[_ledger_pb2.Rate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booking_time", b"booking_time", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_name", b"book_name", "booking_time", b"booking_time", "end_time", b"end_time", "presentation_currency", b"presentation_currency", "rates", b"rates", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProfitAndLossRequest: _TypeAlias = GetProfitAndLossRequest  # noqa: Y015
+
+@_typing.final
+class GetProfitAndLossResponse(_message.Message):
+    """Income and expenses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCOME_FIELD_NUMBER: _builtins.int
+    EXPENSES_FIELD_NUMBER: _builtins.int
+    NET_INCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def income(self) -> _ledger_pb2.ReportSection:
+        """What was earned."""
+
+    @_builtins.property
+    def expenses(self) -> _ledger_pb2.ReportSection:
+        """What was spent."""
+
+    @_builtins.property
+    def net_income(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.ReportTotal]:
+        """Income less expenses, for each currency."""
+
+    def __init__(
+        self,
+        *,
+        income: _ledger_pb2.ReportSection | None = ...,
+        expenses: _ledger_pb2.ReportSection | None = ...,
+        net_income: _abc.Iterable[_ledger_pb2.ReportTotal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expenses", b"expenses", "income", b"income"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expenses", b"expenses", "income", b"income", "net_income", b"net_income"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProfitAndLossResponse: _TypeAlias = GetProfitAndLossResponse  # noqa: Y015
+
+@_typing.final
+class GetBookRequest(_message.Message):
+    """Asks for one book."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    book_name: _builtins.str
+    """Book to read."""
+    def __init__(
+        self,
+        *,
+        book_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_name", b"book_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBookRequest: _TypeAlias = GetBookRequest  # noqa: Y015
+
+@_typing.final
+class GetBookResponse(_message.Message):
+    """One book."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def book(self) -> _ledger_pb2.Book:
+        """The book."""
+
+    def __init__(
+        self,
+        *,
+        book: _ledger_pb2.Book | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBookResponse: _TypeAlias = GetBookResponse  # noqa: Y015
+
+@_typing.final
+class ClosePeriodRequest(_message.Message):
+    """Asks to lock a book."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BOOK_NAME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Caller's key for this request, a UUID."""
+    book_name: _builtins.str
+    """Book to lock."""
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """What takes effect before this time is locked. Not in the future."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        book_name: _builtins.str = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_name", b"book_name", "end_time", b"end_time", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClosePeriodRequest: _TypeAlias = ClosePeriodRequest  # noqa: Y015
+
+@_typing.final
+class ClosePeriodResponse(_message.Message):
+    """The book as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def book(self) -> _ledger_pb2.Book:
+        """The book."""
+
+    def __init__(
+        self,
+        *,
+        book: _ledger_pb2.Book | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClosePeriodResponse: _TypeAlias = ClosePeriodResponse  # noqa: Y015

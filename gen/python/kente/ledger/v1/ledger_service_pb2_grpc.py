@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class LedgerServiceStub:
-    """Accounts and the transactions between them.
+    """Accounts, the transactions between them, and what the books say.
     """
 
     def __init__(self, channel):
@@ -40,6 +40,11 @@ class LedgerServiceStub:
                 request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateAccountRequest.SerializeToString,
                 response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateAccountResponse.FromString,
                 _registered_method=True)
+        self.BatchCreateAccounts = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/BatchCreateAccounts',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.BatchCreateAccountsRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.BatchCreateAccountsResponse.FromString,
+                _registered_method=True)
         self.GetAccount = channel.unary_unary(
                 '/kente.ledger.v1.LedgerService/GetAccount',
                 request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetAccountRequest.SerializeToString,
@@ -50,36 +55,130 @@ class LedgerServiceStub:
                 request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListAccountsRequest.SerializeToString,
                 response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListAccountsResponse.FromString,
                 _registered_method=True)
+        self.UpdateAccount = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/UpdateAccount',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateAccountRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateAccountResponse.FromString,
+                _registered_method=True)
+        self.FreezeAccount = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/FreezeAccount',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.FreezeAccountRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.FreezeAccountResponse.FromString,
+                _registered_method=True)
+        self.OpenAccount = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/OpenAccount',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.OpenAccountRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.OpenAccountResponse.FromString,
+                _registered_method=True)
+        self.CloseAccount = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/CloseAccount',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CloseAccountRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CloseAccountResponse.FromString,
+                _registered_method=True)
         self.GetBalance = channel.unary_unary(
                 '/kente.ledger.v1.LedgerService/GetBalance',
                 request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceRequest.SerializeToString,
                 response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceResponse.FromString,
+                _registered_method=True)
+        self.ListBalances = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/ListBalances',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBalancesRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBalancesResponse.FromString,
                 _registered_method=True)
         self.CreateTransaction = channel.unary_unary(
                 '/kente.ledger.v1.LedgerService/CreateTransaction',
                 request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateTransactionRequest.SerializeToString,
                 response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateTransactionResponse.FromString,
                 _registered_method=True)
+        self.CreateTransfers = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/CreateTransfers',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateTransfersRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateTransfersResponse.FromString,
+                _registered_method=True)
+        self.PostHold = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/PostHold',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.PostHoldRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.PostHoldResponse.FromString,
+                _registered_method=True)
+        self.VoidHold = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/VoidHold',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.VoidHoldRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.VoidHoldResponse.FromString,
+                _registered_method=True)
+        self.ReverseTransaction = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/ReverseTransaction',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ReverseTransactionRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ReverseTransactionResponse.FromString,
+                _registered_method=True)
         self.GetTransaction = channel.unary_unary(
                 '/kente.ledger.v1.LedgerService/GetTransaction',
                 request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetTransactionRequest.SerializeToString,
                 response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetTransactionResponse.FromString,
+                _registered_method=True)
+        self.ListTransactions = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/ListTransactions',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListTransactionsRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListTransactionsResponse.FromString,
                 _registered_method=True)
         self.ListEntries = channel.unary_unary(
                 '/kente.ledger.v1.LedgerService/ListEntries',
                 request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListEntriesRequest.SerializeToString,
                 response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListEntriesResponse.FromString,
                 _registered_method=True)
+        self.WatchEntries = channel.unary_stream(
+                '/kente.ledger.v1.LedgerService/WatchEntries',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.WatchEntriesRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.WatchEntriesResponse.FromString,
+                _registered_method=True)
+        self.GetStatement = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/GetStatement',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetStatementRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetStatementResponse.FromString,
+                _registered_method=True)
+        self.GetTrialBalance = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/GetTrialBalance',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetTrialBalanceRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetTrialBalanceResponse.FromString,
+                _registered_method=True)
+        self.GetBalanceSheet = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/GetBalanceSheet',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceSheetRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceSheetResponse.FromString,
+                _registered_method=True)
+        self.GetProfitAndLoss = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/GetProfitAndLoss',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetProfitAndLossRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetProfitAndLossResponse.FromString,
+                _registered_method=True)
+        self.GetBook = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/GetBook',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBookRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBookResponse.FromString,
+                _registered_method=True)
+        self.ClosePeriod = channel.unary_unary(
+                '/kente.ledger.v1.LedgerService/ClosePeriod',
+                request_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ClosePeriodRequest.SerializeToString,
+                response_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ClosePeriodResponse.FromString,
+                _registered_method=True)
 
 
 class LedgerServiceServicer:
-    """Accounts and the transactions between them.
+    """Accounts, the transactions between them, and what the books say.
     """
 
     def CreateAccount(self, request, context):
-        """Creates an account.
+        """Creates an account; the first of a book creates the book.
 
-        Errors: FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the name is taken, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the name or the number is taken, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCreateAccounts(self, request, context):
+        """Creates up to 1,000 accounts: all of them or none.
+
+        Errors: as of CreateAccount, with the position of the account at fault.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,30 +202,125 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetBalance(self, request, context):
-        """Reads the balance of one account.
+    def UpdateAccount(self, request, context):
+        """Changes the display name, the number, the metadata or the limits of an account.
+
+        A limit may be set that the balance breaks already: it then refuses what would break it further.
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the number is taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreezeAccount(self, request, context):
+        """Lets nothing be posted to an account for now. What is held on it can still be voided, and expires.
+
+        Errors: RESOURCE_NOT_FOUND, ACCOUNT_NOT_OPEN when it is closed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenAccount(self, request, context):
+        """Lets a frozen or closed account be posted to again.
 
         Errors: RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseAccount(self, request, context):
+        """Closes an account that is empty.
+
+        Errors: RESOURCE_NOT_FOUND, ACCOUNT_NOT_EMPTY while it has a balance or something is held on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBalance(self, request, context):
+        """Reads the balance of one account: now, or as of a time of effect, as of a time of booking, or both.
+
+        Errors: RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBalances(self, request, context):
+        """Lists balances of accounts, or of whole branches of the hierarchy that their names make.
+
+        Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateTransaction(self, request, context):
-        """Posts one balanced transaction: all of its legs or none.
+        """Posts or holds one balanced transaction: all of its legs or none.
 
-        The transaction_id makes it happen once: the same id with the same legs gives the same answer, whoever asks.
+        The transaction_id makes it happen once: the same id with the same body gives the same answer, byte for byte and for
+        ever, also when that answer is a refusal, whoever asks. After a refusal, try again under another id.
         Errors: TRANSACTION_UNBALANCED, ACCOUNT_NOT_FOUND, ACCOUNT_CURRENCY_MISMATCH, ACCOUNT_NOT_OPEN, BALANCE_OVERFLOW,
-        RESOURCE_ALREADY_EXISTS when the id was used for other legs.
+        BALANCE_LIMIT_EXCEEDED, BALANCE_ASSERTION_FAILED, PERIOD_CLOSED, RESOURCE_ALREADY_EXISTS when the id was used for
+        another body (the metadata names the fields), REQUEST_ID_REUSED, SERVICE_OVERLOADED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateTransfers(self, request, context):
+        """Books up to 8,192 transfers, with a result each. Linked ones are booked together or not at all.
+
+        Each transfer is a transaction of its own, with what CreateTransaction says about its id.
+        Errors: FIELD_INVALID, REQUEST_ID_REUSED, SERVICE_OVERLOADED; all others are results of single transfers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PostHold(self, request, context):
+        """Posts what a transaction holds, in full or in part; what is not posted is released.
+
+        Errors: RESOURCE_NOT_FOUND, HOLD_NOT_PENDING when it was posted, voided or expired, HOLD_EXCEEDED, and those of
+        CreateTransaction.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VoidHold(self, request, context):
+        """Releases what a transaction holds.
+
+        Errors: RESOURCE_NOT_FOUND, HOLD_NOT_PENDING when it was posted, voided or expired.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReverseTransaction(self, request, context):
+        """Posts the opposite of a transaction, in full or of some of its entries. Each entry can be reversed once.
+
+        Errors: RESOURCE_NOT_FOUND, TRANSACTION_NOT_REVERSIBLE, TRANSACTION_ALREADY_REVERSED, and those of CreateTransaction.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTransaction(self, request, context):
-        """Reads one transaction.
+        """Reads one transaction, with what became of it since.
 
         Errors: RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTransactions(self, request, context):
+        """Lists transactions in the order they were booked.
+
+        Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +335,70 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchEntries(self, request, context):
+        """Streams transactions with their entries in the order they were committed, without a gap, as they are booked.
+
+        Errors: FIELD_INVALID when the resume token was not made by this stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatement(self, request, context):
+        """Reads what happened on an account in a period: opening and closing balance, and each entry with the balance after
+        it in the order of effect.
+
+        Errors: RESOURCE_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrialBalance(self, request, context):
+        """Reads the balances of all accounts of a book, debits beside credits.
+
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBalanceSheet(self, request, context):
+        """Reads assets, liabilities and equity of a book as of a time.
+
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProfitAndLoss(self, request, context):
+        """Reads income and expenses of a book in a period.
+
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBook(self, request, context):
+        """Reads one book.
+
+        Errors: RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClosePeriod(self, request, context):
+        """Locks a book up to a time: nothing can take effect before it any more.
+
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when the time is not past, PERIOD_CLOSED when it is not later than the last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LedgerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +406,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.CreateAccount,
                     request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateAccountRequest.FromString,
                     response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateAccountResponse.SerializeToString,
+            ),
+            'BatchCreateAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCreateAccounts,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.BatchCreateAccountsRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.BatchCreateAccountsResponse.SerializeToString,
             ),
             'GetAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAccount,
@@ -159,25 +422,110 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListAccountsRequest.FromString,
                     response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListAccountsResponse.SerializeToString,
             ),
+            'UpdateAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAccount,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateAccountRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateAccountResponse.SerializeToString,
+            ),
+            'FreezeAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezeAccount,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.FreezeAccountRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.FreezeAccountResponse.SerializeToString,
+            ),
+            'OpenAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenAccount,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.OpenAccountRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.OpenAccountResponse.SerializeToString,
+            ),
+            'CloseAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseAccount,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CloseAccountRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CloseAccountResponse.SerializeToString,
+            ),
             'GetBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBalance,
                     request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceRequest.FromString,
                     response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceResponse.SerializeToString,
+            ),
+            'ListBalances': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBalances,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBalancesRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBalancesResponse.SerializeToString,
             ),
             'CreateTransaction': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTransaction,
                     request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateTransactionRequest.FromString,
                     response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateTransactionResponse.SerializeToString,
             ),
+            'CreateTransfers': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTransfers,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateTransfersRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateTransfersResponse.SerializeToString,
+            ),
+            'PostHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.PostHold,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.PostHoldRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.PostHoldResponse.SerializeToString,
+            ),
+            'VoidHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.VoidHold,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.VoidHoldRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.VoidHoldResponse.SerializeToString,
+            ),
+            'ReverseTransaction': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReverseTransaction,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ReverseTransactionRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ReverseTransactionResponse.SerializeToString,
+            ),
             'GetTransaction': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTransaction,
                     request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetTransactionRequest.FromString,
                     response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetTransactionResponse.SerializeToString,
             ),
+            'ListTransactions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTransactions,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListTransactionsRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListTransactionsResponse.SerializeToString,
+            ),
             'ListEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEntries,
                     request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListEntriesRequest.FromString,
                     response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListEntriesResponse.SerializeToString,
+            ),
+            'WatchEntries': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEntries,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.WatchEntriesRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.WatchEntriesResponse.SerializeToString,
+            ),
+            'GetStatement': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatement,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetStatementRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetStatementResponse.SerializeToString,
+            ),
+            'GetTrialBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrialBalance,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetTrialBalanceRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetTrialBalanceResponse.SerializeToString,
+            ),
+            'GetBalanceSheet': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBalanceSheet,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceSheetRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceSheetResponse.SerializeToString,
+            ),
+            'GetProfitAndLoss': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProfitAndLoss,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetProfitAndLossRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetProfitAndLossResponse.SerializeToString,
+            ),
+            'GetBook': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBook,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBookRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBookResponse.SerializeToString,
+            ),
+            'ClosePeriod': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClosePeriod,
+                    request_deserializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ClosePeriodRequest.FromString,
+                    response_serializer=kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ClosePeriodResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -188,7 +536,7 @@ def add_LedgerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LedgerService:
-    """Accounts and the transactions between them.
+    """Accounts, the transactions between them, and what the books say.
     """
 
     @staticmethod
@@ -208,6 +556,33 @@ class LedgerService:
             '/kente.ledger.v1.LedgerService/CreateAccount',
             kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateAccountRequest.SerializeToString,
             kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCreateAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/BatchCreateAccounts',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.BatchCreateAccountsRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.BatchCreateAccountsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -273,6 +648,114 @@ class LedgerService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/UpdateAccount',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateAccountRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezeAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/FreezeAccount',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.FreezeAccountRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.FreezeAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/OpenAccount',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.OpenAccountRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.OpenAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/CloseAccount',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CloseAccountRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CloseAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetBalance(request,
             target,
             options=(),
@@ -289,6 +772,33 @@ class LedgerService:
             '/kente.ledger.v1.LedgerService/GetBalance',
             kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceRequest.SerializeToString,
             kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBalances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/ListBalances',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBalancesRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBalancesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -327,6 +837,114 @@ class LedgerService:
             _registered_method=True)
 
     @staticmethod
+    def CreateTransfers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/CreateTransfers',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateTransfersRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateTransfersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PostHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/PostHold',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.PostHoldRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.PostHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VoidHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/VoidHold',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.VoidHoldRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.VoidHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReverseTransaction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/ReverseTransaction',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ReverseTransactionRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ReverseTransactionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetTransaction(request,
             target,
             options=(),
@@ -354,6 +972,33 @@ class LedgerService:
             _registered_method=True)
 
     @staticmethod
+    def ListTransactions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/ListTransactions',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListTransactionsRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListTransactionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListEntries(request,
             target,
             options=(),
@@ -370,6 +1015,195 @@ class LedgerService:
             '/kente.ledger.v1.LedgerService/ListEntries',
             kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListEntriesRequest.SerializeToString,
             kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ListEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/WatchEntries',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.WatchEntriesRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.WatchEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/GetStatement',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetStatementRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetStatementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrialBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/GetTrialBalance',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetTrialBalanceRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetTrialBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBalanceSheet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/GetBalanceSheet',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceSheetRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBalanceSheetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProfitAndLoss(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/GetProfitAndLoss',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetProfitAndLossRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetProfitAndLossResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/GetBook',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBookRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClosePeriod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kente.ledger.v1.LedgerService/ClosePeriod',
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ClosePeriodRequest.SerializeToString,
+            kente_dot_ledger_dot_v1_dot_ledger__service__pb2.ClosePeriodResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,16 +27,21 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class LedgerServiceStub:
-    """Accounts and the transactions between them."""
+    """Accounts, the transactions between them, and what the books say."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LedgerServiceAsyncStub: ...
     CreateAccount: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateAccountRequest, _ledger_service_pb2.CreateAccountResponse]
-    """Creates an account.
+    """Creates an account; the first of a book creates the book.
 
-    Errors: FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the name is taken, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the name or the number is taken, REQUEST_ID_REUSED.
+    """
+    BatchCreateAccounts: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.BatchCreateAccountsRequest, _ledger_service_pb2.BatchCreateAccountsResponse]
+    """Creates up to 1,000 accounts: all of them or none.
+
+    Errors: as of CreateAccount, with the position of the account at fault.
     """
     GetAccount: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.GetAccountRequest, _ledger_service_pb2.GetAccountResponse]
     """Reads one account.
@@ -48,38 +53,134 @@ class LedgerServiceStub:
 
     Errors: PAGE_TOKEN_INVALID.
     """
-    GetBalance: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.GetBalanceRequest, _ledger_service_pb2.GetBalanceResponse]
-    """Reads the balance of one account.
+    UpdateAccount: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.UpdateAccountRequest, _ledger_service_pb2.UpdateAccountResponse]
+    """Changes the display name, the number, the metadata or the limits of an account.
+
+    A limit may be set that the balance breaks already: it then refuses what would break it further.
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the number is taken.
+    """
+    FreezeAccount: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.FreezeAccountRequest, _ledger_service_pb2.FreezeAccountResponse]
+    """Lets nothing be posted to an account for now. What is held on it can still be voided, and expires.
+
+    Errors: RESOURCE_NOT_FOUND, ACCOUNT_NOT_OPEN when it is closed.
+    """
+    OpenAccount: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.OpenAccountRequest, _ledger_service_pb2.OpenAccountResponse]
+    """Lets a frozen or closed account be posted to again.
 
     Errors: RESOURCE_NOT_FOUND.
+    """
+    CloseAccount: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.CloseAccountRequest, _ledger_service_pb2.CloseAccountResponse]
+    """Closes an account that is empty.
+
+    Errors: RESOURCE_NOT_FOUND, ACCOUNT_NOT_EMPTY while it has a balance or something is held on it.
+    """
+    GetBalance: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.GetBalanceRequest, _ledger_service_pb2.GetBalanceResponse]
+    """Reads the balance of one account: now, or as of a time of effect, as of a time of booking, or both.
+
+    Errors: RESOURCE_NOT_FOUND.
+    """
+    ListBalances: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListBalancesRequest, _ledger_service_pb2.ListBalancesResponse]
+    """Lists balances of accounts, or of whole branches of the hierarchy that their names make.
+
+    Errors: PAGE_TOKEN_INVALID.
     """
     CreateTransaction: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateTransactionRequest, _ledger_service_pb2.CreateTransactionResponse]
-    """Posts one balanced transaction: all of its legs or none.
+    """Posts or holds one balanced transaction: all of its legs or none.
 
-    The transaction_id makes it happen once: the same id with the same legs gives the same answer, whoever asks.
+    The transaction_id makes it happen once: the same id with the same body gives the same answer, byte for byte and for
+    ever, also when that answer is a refusal, whoever asks. After a refusal, try again under another id.
     Errors: TRANSACTION_UNBALANCED, ACCOUNT_NOT_FOUND, ACCOUNT_CURRENCY_MISMATCH, ACCOUNT_NOT_OPEN, BALANCE_OVERFLOW,
-    RESOURCE_ALREADY_EXISTS when the id was used for other legs.
+    BALANCE_LIMIT_EXCEEDED, BALANCE_ASSERTION_FAILED, PERIOD_CLOSED, RESOURCE_ALREADY_EXISTS when the id was used for
+    another body (the metadata names the fields), REQUEST_ID_REUSED, SERVICE_OVERLOADED.
+    """
+    CreateTransfers: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateTransfersRequest, _ledger_service_pb2.CreateTransfersResponse]
+    """Books up to 8,192 transfers, with a result each. Linked ones are booked together or not at all.
+
+    Each transfer is a transaction of its own, with what CreateTransaction says about its id.
+    Errors: FIELD_INVALID, REQUEST_ID_REUSED, SERVICE_OVERLOADED; all others are results of single transfers.
+    """
+    PostHold: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.PostHoldRequest, _ledger_service_pb2.PostHoldResponse]
+    """Posts what a transaction holds, in full or in part; what is not posted is released.
+
+    Errors: RESOURCE_NOT_FOUND, HOLD_NOT_PENDING when it was posted, voided or expired, HOLD_EXCEEDED, and those of
+    CreateTransaction.
+    """
+    VoidHold: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.VoidHoldRequest, _ledger_service_pb2.VoidHoldResponse]
+    """Releases what a transaction holds.
+
+    Errors: RESOURCE_NOT_FOUND, HOLD_NOT_PENDING when it was posted, voided or expired.
+    """
+    ReverseTransaction: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ReverseTransactionRequest, _ledger_service_pb2.ReverseTransactionResponse]
+    """Posts the opposite of a transaction, in full or of some of its entries. Each entry can be reversed once.
+
+    Errors: RESOURCE_NOT_FOUND, TRANSACTION_NOT_REVERSIBLE, TRANSACTION_ALREADY_REVERSED, and those of CreateTransaction.
     """
     GetTransaction: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.GetTransactionRequest, _ledger_service_pb2.GetTransactionResponse]
-    """Reads one transaction.
+    """Reads one transaction, with what became of it since.
 
     Errors: RESOURCE_NOT_FOUND.
+    """
+    ListTransactions: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListTransactionsRequest, _ledger_service_pb2.ListTransactionsResponse]
+    """Lists transactions in the order they were booked.
+
+    Errors: PAGE_TOKEN_INVALID.
     """
     ListEntries: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListEntriesRequest, _ledger_service_pb2.ListEntriesResponse]
     """Lists entries in the order they were booked.
 
     Errors: PAGE_TOKEN_INVALID.
     """
+    WatchEntries: _grpc.UnaryStreamMultiCallable[_ledger_service_pb2.WatchEntriesRequest, _ledger_service_pb2.WatchEntriesResponse]
+    """Streams transactions with their entries in the order they were committed, without a gap, as they are booked.
+
+    Errors: FIELD_INVALID when the resume token was not made by this stream.
+    """
+    GetStatement: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.GetStatementRequest, _ledger_service_pb2.GetStatementResponse]
+    """Reads what happened on an account in a period: opening and closing balance, and each entry with the balance after
+    it in the order of effect.
+
+    Errors: RESOURCE_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
+    GetTrialBalance: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.GetTrialBalanceRequest, _ledger_service_pb2.GetTrialBalanceResponse]
+    """Reads the balances of all accounts of a book, debits beside credits.
+
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+    """
+    GetBalanceSheet: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.GetBalanceSheetRequest, _ledger_service_pb2.GetBalanceSheetResponse]
+    """Reads assets, liabilities and equity of a book as of a time.
+
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+    """
+    GetProfitAndLoss: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.GetProfitAndLossRequest, _ledger_service_pb2.GetProfitAndLossResponse]
+    """Reads income and expenses of a book in a period.
+
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+    """
+    GetBook: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.GetBookRequest, _ledger_service_pb2.GetBookResponse]
+    """Reads one book.
+
+    Errors: RESOURCE_NOT_FOUND.
+    """
+    ClosePeriod: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ClosePeriodRequest, _ledger_service_pb2.ClosePeriodResponse]
+    """Locks a book up to a time: nothing can take effect before it any more.
+
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when the time is not past, PERIOD_CLOSED when it is not later than the last.
+    """
 
 @_typing.type_check_only
 class LedgerServiceAsyncStub(LedgerServiceStub):
-    """Accounts and the transactions between them."""
+    """Accounts, the transactions between them, and what the books say."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAccount: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateAccountRequest, _ledger_service_pb2.CreateAccountResponse]  # type: ignore[assignment]
-    """Creates an account.
+    """Creates an account; the first of a book creates the book.
 
-    Errors: FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the name is taken, REQUEST_ID_REUSED.
+    Errors: FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the name or the number is taken, REQUEST_ID_REUSED.
+    """
+    BatchCreateAccounts: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.BatchCreateAccountsRequest, _ledger_service_pb2.BatchCreateAccountsResponse]  # type: ignore[assignment]
+    """Creates up to 1,000 accounts: all of them or none.
+
+    Errors: as of CreateAccount, with the position of the account at fault.
     """
     GetAccount: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetAccountRequest, _ledger_service_pb2.GetAccountResponse]  # type: ignore[assignment]
     """Reads one account.
@@ -91,31 +192,122 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
 
     Errors: PAGE_TOKEN_INVALID.
     """
-    GetBalance: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetBalanceRequest, _ledger_service_pb2.GetBalanceResponse]  # type: ignore[assignment]
-    """Reads the balance of one account.
+    UpdateAccount: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.UpdateAccountRequest, _ledger_service_pb2.UpdateAccountResponse]  # type: ignore[assignment]
+    """Changes the display name, the number, the metadata or the limits of an account.
+
+    A limit may be set that the balance breaks already: it then refuses what would break it further.
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the number is taken.
+    """
+    FreezeAccount: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.FreezeAccountRequest, _ledger_service_pb2.FreezeAccountResponse]  # type: ignore[assignment]
+    """Lets nothing be posted to an account for now. What is held on it can still be voided, and expires.
+
+    Errors: RESOURCE_NOT_FOUND, ACCOUNT_NOT_OPEN when it is closed.
+    """
+    OpenAccount: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.OpenAccountRequest, _ledger_service_pb2.OpenAccountResponse]  # type: ignore[assignment]
+    """Lets a frozen or closed account be posted to again.
 
     Errors: RESOURCE_NOT_FOUND.
+    """
+    CloseAccount: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.CloseAccountRequest, _ledger_service_pb2.CloseAccountResponse]  # type: ignore[assignment]
+    """Closes an account that is empty.
+
+    Errors: RESOURCE_NOT_FOUND, ACCOUNT_NOT_EMPTY while it has a balance or something is held on it.
+    """
+    GetBalance: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetBalanceRequest, _ledger_service_pb2.GetBalanceResponse]  # type: ignore[assignment]
+    """Reads the balance of one account: now, or as of a time of effect, as of a time of booking, or both.
+
+    Errors: RESOURCE_NOT_FOUND.
+    """
+    ListBalances: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListBalancesRequest, _ledger_service_pb2.ListBalancesResponse]  # type: ignore[assignment]
+    """Lists balances of accounts, or of whole branches of the hierarchy that their names make.
+
+    Errors: PAGE_TOKEN_INVALID.
     """
     CreateTransaction: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateTransactionRequest, _ledger_service_pb2.CreateTransactionResponse]  # type: ignore[assignment]
-    """Posts one balanced transaction: all of its legs or none.
+    """Posts or holds one balanced transaction: all of its legs or none.
 
-    The transaction_id makes it happen once: the same id with the same legs gives the same answer, whoever asks.
+    The transaction_id makes it happen once: the same id with the same body gives the same answer, byte for byte and for
+    ever, also when that answer is a refusal, whoever asks. After a refusal, try again under another id.
     Errors: TRANSACTION_UNBALANCED, ACCOUNT_NOT_FOUND, ACCOUNT_CURRENCY_MISMATCH, ACCOUNT_NOT_OPEN, BALANCE_OVERFLOW,
-    RESOURCE_ALREADY_EXISTS when the id was used for other legs.
+    BALANCE_LIMIT_EXCEEDED, BALANCE_ASSERTION_FAILED, PERIOD_CLOSED, RESOURCE_ALREADY_EXISTS when the id was used for
+    another body (the metadata names the fields), REQUEST_ID_REUSED, SERVICE_OVERLOADED.
+    """
+    CreateTransfers: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateTransfersRequest, _ledger_service_pb2.CreateTransfersResponse]  # type: ignore[assignment]
+    """Books up to 8,192 transfers, with a result each. Linked ones are booked together or not at all.
+
+    Each transfer is a transaction of its own, with what CreateTransaction says about its id.
+    Errors: FIELD_INVALID, REQUEST_ID_REUSED, SERVICE_OVERLOADED; all others are results of single transfers.
+    """
+    PostHold: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.PostHoldRequest, _ledger_service_pb2.PostHoldResponse]  # type: ignore[assignment]
+    """Posts what a transaction holds, in full or in part; what is not posted is released.
+
+    Errors: RESOURCE_NOT_FOUND, HOLD_NOT_PENDING when it was posted, voided or expired, HOLD_EXCEEDED, and those of
+    CreateTransaction.
+    """
+    VoidHold: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.VoidHoldRequest, _ledger_service_pb2.VoidHoldResponse]  # type: ignore[assignment]
+    """Releases what a transaction holds.
+
+    Errors: RESOURCE_NOT_FOUND, HOLD_NOT_PENDING when it was posted, voided or expired.
+    """
+    ReverseTransaction: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ReverseTransactionRequest, _ledger_service_pb2.ReverseTransactionResponse]  # type: ignore[assignment]
+    """Posts the opposite of a transaction, in full or of some of its entries. Each entry can be reversed once.
+
+    Errors: RESOURCE_NOT_FOUND, TRANSACTION_NOT_REVERSIBLE, TRANSACTION_ALREADY_REVERSED, and those of CreateTransaction.
     """
     GetTransaction: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetTransactionRequest, _ledger_service_pb2.GetTransactionResponse]  # type: ignore[assignment]
-    """Reads one transaction.
+    """Reads one transaction, with what became of it since.
 
     Errors: RESOURCE_NOT_FOUND.
+    """
+    ListTransactions: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListTransactionsRequest, _ledger_service_pb2.ListTransactionsResponse]  # type: ignore[assignment]
+    """Lists transactions in the order they were booked.
+
+    Errors: PAGE_TOKEN_INVALID.
     """
     ListEntries: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListEntriesRequest, _ledger_service_pb2.ListEntriesResponse]  # type: ignore[assignment]
     """Lists entries in the order they were booked.
 
     Errors: PAGE_TOKEN_INVALID.
     """
+    WatchEntries: _aio.UnaryStreamMultiCallable[_ledger_service_pb2.WatchEntriesRequest, _ledger_service_pb2.WatchEntriesResponse]  # type: ignore[assignment]
+    """Streams transactions with their entries in the order they were committed, without a gap, as they are booked.
+
+    Errors: FIELD_INVALID when the resume token was not made by this stream.
+    """
+    GetStatement: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetStatementRequest, _ledger_service_pb2.GetStatementResponse]  # type: ignore[assignment]
+    """Reads what happened on an account in a period: opening and closing balance, and each entry with the balance after
+    it in the order of effect.
+
+    Errors: RESOURCE_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
+    GetTrialBalance: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetTrialBalanceRequest, _ledger_service_pb2.GetTrialBalanceResponse]  # type: ignore[assignment]
+    """Reads the balances of all accounts of a book, debits beside credits.
+
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+    """
+    GetBalanceSheet: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetBalanceSheetRequest, _ledger_service_pb2.GetBalanceSheetResponse]  # type: ignore[assignment]
+    """Reads assets, liabilities and equity of a book as of a time.
+
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+    """
+    GetProfitAndLoss: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetProfitAndLossRequest, _ledger_service_pb2.GetProfitAndLossResponse]  # type: ignore[assignment]
+    """Reads income and expenses of a book in a period.
+
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+    """
+    GetBook: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetBookRequest, _ledger_service_pb2.GetBookResponse]  # type: ignore[assignment]
+    """Reads one book.
+
+    Errors: RESOURCE_NOT_FOUND.
+    """
+    ClosePeriod: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ClosePeriodRequest, _ledger_service_pb2.ClosePeriodResponse]  # type: ignore[assignment]
+    """Locks a book up to a time: nothing can take effect before it any more.
+
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when the time is not past, PERIOD_CLOSED when it is not later than the last.
+    """
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Accounts and the transactions between them."""
+    """Accounts, the transactions between them, and what the books say."""
 
     @_abc_1.abstractmethod
     def CreateAccount(
@@ -123,9 +315,20 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.CreateAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.CreateAccountResponse, _abc.Awaitable[_ledger_service_pb2.CreateAccountResponse]]:
-        """Creates an account.
+        """Creates an account; the first of a book creates the book.
 
-        Errors: FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the name is taken, REQUEST_ID_REUSED.
+        Errors: FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the name or the number is taken, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchCreateAccounts(
+        self,
+        request: _ledger_service_pb2.BatchCreateAccountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.BatchCreateAccountsResponse, _abc.Awaitable[_ledger_service_pb2.BatchCreateAccountsResponse]]:
+        """Creates up to 1,000 accounts: all of them or none.
+
+        Errors: as of CreateAccount, with the position of the account at fault.
         """
 
     @_abc_1.abstractmethod
@@ -151,14 +354,70 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def UpdateAccount(
+        self,
+        request: _ledger_service_pb2.UpdateAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.UpdateAccountResponse, _abc.Awaitable[_ledger_service_pb2.UpdateAccountResponse]]:
+        """Changes the display name, the number, the metadata or the limits of an account.
+
+        A limit may be set that the balance breaks already: it then refuses what would break it further.
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID, RESOURCE_ALREADY_EXISTS when the number is taken.
+        """
+
+    @_abc_1.abstractmethod
+    def FreezeAccount(
+        self,
+        request: _ledger_service_pb2.FreezeAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.FreezeAccountResponse, _abc.Awaitable[_ledger_service_pb2.FreezeAccountResponse]]:
+        """Lets nothing be posted to an account for now. What is held on it can still be voided, and expires.
+
+        Errors: RESOURCE_NOT_FOUND, ACCOUNT_NOT_OPEN when it is closed.
+        """
+
+    @_abc_1.abstractmethod
+    def OpenAccount(
+        self,
+        request: _ledger_service_pb2.OpenAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.OpenAccountResponse, _abc.Awaitable[_ledger_service_pb2.OpenAccountResponse]]:
+        """Lets a frozen or closed account be posted to again.
+
+        Errors: RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def CloseAccount(
+        self,
+        request: _ledger_service_pb2.CloseAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.CloseAccountResponse, _abc.Awaitable[_ledger_service_pb2.CloseAccountResponse]]:
+        """Closes an account that is empty.
+
+        Errors: RESOURCE_NOT_FOUND, ACCOUNT_NOT_EMPTY while it has a balance or something is held on it.
+        """
+
+    @_abc_1.abstractmethod
     def GetBalance(
         self,
         request: _ledger_service_pb2.GetBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.GetBalanceResponse, _abc.Awaitable[_ledger_service_pb2.GetBalanceResponse]]:
-        """Reads the balance of one account.
+        """Reads the balance of one account: now, or as of a time of effect, as of a time of booking, or both.
 
         Errors: RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBalances(
+        self,
+        request: _ledger_service_pb2.ListBalancesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.ListBalancesResponse, _abc.Awaitable[_ledger_service_pb2.ListBalancesResponse]]:
+        """Lists balances of accounts, or of whole branches of the hierarchy that their names make.
+
+        Errors: PAGE_TOKEN_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -167,11 +426,59 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.CreateTransactionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.CreateTransactionResponse, _abc.Awaitable[_ledger_service_pb2.CreateTransactionResponse]]:
-        """Posts one balanced transaction: all of its legs or none.
+        """Posts or holds one balanced transaction: all of its legs or none.
 
-        The transaction_id makes it happen once: the same id with the same legs gives the same answer, whoever asks.
+        The transaction_id makes it happen once: the same id with the same body gives the same answer, byte for byte and for
+        ever, also when that answer is a refusal, whoever asks. After a refusal, try again under another id.
         Errors: TRANSACTION_UNBALANCED, ACCOUNT_NOT_FOUND, ACCOUNT_CURRENCY_MISMATCH, ACCOUNT_NOT_OPEN, BALANCE_OVERFLOW,
-        RESOURCE_ALREADY_EXISTS when the id was used for other legs.
+        BALANCE_LIMIT_EXCEEDED, BALANCE_ASSERTION_FAILED, PERIOD_CLOSED, RESOURCE_ALREADY_EXISTS when the id was used for
+        another body (the metadata names the fields), REQUEST_ID_REUSED, SERVICE_OVERLOADED.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateTransfers(
+        self,
+        request: _ledger_service_pb2.CreateTransfersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.CreateTransfersResponse, _abc.Awaitable[_ledger_service_pb2.CreateTransfersResponse]]:
+        """Books up to 8,192 transfers, with a result each. Linked ones are booked together or not at all.
+
+        Each transfer is a transaction of its own, with what CreateTransaction says about its id.
+        Errors: FIELD_INVALID, REQUEST_ID_REUSED, SERVICE_OVERLOADED; all others are results of single transfers.
+        """
+
+    @_abc_1.abstractmethod
+    def PostHold(
+        self,
+        request: _ledger_service_pb2.PostHoldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.PostHoldResponse, _abc.Awaitable[_ledger_service_pb2.PostHoldResponse]]:
+        """Posts what a transaction holds, in full or in part; what is not posted is released.
+
+        Errors: RESOURCE_NOT_FOUND, HOLD_NOT_PENDING when it was posted, voided or expired, HOLD_EXCEEDED, and those of
+        CreateTransaction.
+        """
+
+    @_abc_1.abstractmethod
+    def VoidHold(
+        self,
+        request: _ledger_service_pb2.VoidHoldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.VoidHoldResponse, _abc.Awaitable[_ledger_service_pb2.VoidHoldResponse]]:
+        """Releases what a transaction holds.
+
+        Errors: RESOURCE_NOT_FOUND, HOLD_NOT_PENDING when it was posted, voided or expired.
+        """
+
+    @_abc_1.abstractmethod
+    def ReverseTransaction(
+        self,
+        request: _ledger_service_pb2.ReverseTransactionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.ReverseTransactionResponse, _abc.Awaitable[_ledger_service_pb2.ReverseTransactionResponse]]:
+        """Posts the opposite of a transaction, in full or of some of its entries. Each entry can be reversed once.
+
+        Errors: RESOURCE_NOT_FOUND, TRANSACTION_NOT_REVERSIBLE, TRANSACTION_ALREADY_REVERSED, and those of CreateTransaction.
         """
 
     @_abc_1.abstractmethod
@@ -180,9 +487,20 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.GetTransactionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.GetTransactionResponse, _abc.Awaitable[_ledger_service_pb2.GetTransactionResponse]]:
-        """Reads one transaction.
+        """Reads one transaction, with what became of it since.
 
         Errors: RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTransactions(
+        self,
+        request: _ledger_service_pb2.ListTransactionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.ListTransactionsResponse, _abc.Awaitable[_ledger_service_pb2.ListTransactionsResponse]]:
+        """Lists transactions in the order they were booked.
+
+        Errors: PAGE_TOKEN_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -194,6 +512,84 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists entries in the order they were booked.
 
         Errors: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchEntries(
+        self,
+        request: _ledger_service_pb2.WatchEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ledger_service_pb2.WatchEntriesResponse], _abc.AsyncIterator[_ledger_service_pb2.WatchEntriesResponse]]:
+        """Streams transactions with their entries in the order they were committed, without a gap, as they are booked.
+
+        Errors: FIELD_INVALID when the resume token was not made by this stream.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStatement(
+        self,
+        request: _ledger_service_pb2.GetStatementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.GetStatementResponse, _abc.Awaitable[_ledger_service_pb2.GetStatementResponse]]:
+        """Reads what happened on an account in a period: opening and closing balance, and each entry with the balance after
+        it in the order of effect.
+
+        Errors: RESOURCE_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTrialBalance(
+        self,
+        request: _ledger_service_pb2.GetTrialBalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.GetTrialBalanceResponse, _abc.Awaitable[_ledger_service_pb2.GetTrialBalanceResponse]]:
+        """Reads the balances of all accounts of a book, debits beside credits.
+
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBalanceSheet(
+        self,
+        request: _ledger_service_pb2.GetBalanceSheetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.GetBalanceSheetResponse, _abc.Awaitable[_ledger_service_pb2.GetBalanceSheetResponse]]:
+        """Reads assets, liabilities and equity of a book as of a time.
+
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+        """
+
+    @_abc_1.abstractmethod
+    def GetProfitAndLoss(
+        self,
+        request: _ledger_service_pb2.GetProfitAndLossRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.GetProfitAndLossResponse, _abc.Awaitable[_ledger_service_pb2.GetProfitAndLossResponse]]:
+        """Reads income and expenses of a book in a period.
+
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when a rate is missing.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBook(
+        self,
+        request: _ledger_service_pb2.GetBookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.GetBookResponse, _abc.Awaitable[_ledger_service_pb2.GetBookResponse]]:
+        """Reads one book.
+
+        Errors: RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ClosePeriod(
+        self,
+        request: _ledger_service_pb2.ClosePeriodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.ClosePeriodResponse, _abc.Awaitable[_ledger_service_pb2.ClosePeriodResponse]]:
+        """Locks a book up to a time: nothing can take effect before it any more.
+
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID when the time is not past, PERIOD_CLOSED when it is not later than the last.
         """
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

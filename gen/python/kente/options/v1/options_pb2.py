@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekente/options/v1/options.proto\x12\x10kente.options.v1\x1a google/protobuf/descriptor.proto\"\xcf\x01\n\tRpcPolicy\x12\x12\n\npermission\x18\x01 \x01(\t\x12,\n\x08\x61udience\x18\x02 \x01(\x0e\x32\x1a.kente.options.v1.Audience\x12\x32\n\x0bidempotency\x18\x03 \x01(\x0e\x32\x1d.kente.options.v1.Idempotency\x12&\n\x05\x61udit\x18\x04 \x01(\x0e\x32\x17.kente.options.v1.Audit\x12$\n\x04rate\x18\x05 \x01(\x0e\x32\x16.kente.options.v1.Rate\"+\n\x0b\x45rrorPolicy\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06remedy\x18\x02 \x01(\t*h\n\x08\x41udience\x12\x18\n\x14\x41UDIENCE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41UDIENCE_PUBLIC\x10\x01\x12\x15\n\x11\x41UDIENCE_INTERNAL\x10\x02\x12\x16\n\x12\x41UDIENCE_ANONYMOUS\x10\x03*v\n\x0bIdempotency\x12\x1b\n\x17IDEMPOTENCY_UNSPECIFIED\x10\x00\x12\x14\n\x10IDEMPOTENCY_SAFE\x10\x01\x12\x1a\n\x16IDEMPOTENCY_REQUEST_ID\x10\x02\x12\x18\n\x14IDEMPOTENCY_INHERENT\x10\x03*Y\n\x05\x41udit\x12\x15\n\x11\x41UDIT_UNSPECIFIED\x10\x00\x12\x0e\n\nAUDIT_NONE\x10\x01\x12\x0f\n\x0b\x41UDIT_WRITE\x10\x02\x12\x18\n\x14\x41UDIT_SENSITIVE_READ\x10\x03*c\n\x04Rate\x12\x14\n\x10RATE_UNSPECIFIED\x10\x00\x12\r\n\tRATE_READ\x10\x01\x12\x0e\n\nRATE_WRITE\x10\x02\x12\x13\n\x0fRATE_CREDENTIAL\x10\x03\x12\x11\n\rRATE_INTERNAL\x10\x04:J\n\x03rpc\x12\x1e.google.protobuf.MethodOptions\x18\x9c\x8f\x03 \x01(\x0b\x32\x1b.kente.options.v1.RpcPolicy:Q\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\x9d\x8f\x03 \x01(\x0b\x32\x1d.kente.options.v1.ErrorPolicyBE\n\x14\x64\x65v.kente.options.v1P\x01Z+kente.dev/gen/go/kente/options/v1;optionsv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekente/options/v1/options.proto\x12\x10kente.options.v1\x1a google/protobuf/descriptor.proto\"\xcf\x01\n\tRpcPolicy\x12\x12\n\npermission\x18\x01 \x01(\t\x12,\n\x08\x61udience\x18\x02 \x01(\x0e\x32\x1a.kente.options.v1.Audience\x12\x32\n\x0bidempotency\x18\x03 \x01(\x0e\x32\x1d.kente.options.v1.Idempotency\x12&\n\x05\x61udit\x18\x04 \x01(\x0e\x32\x17.kente.options.v1.Audit\x12$\n\x04rate\x18\x05 \x01(\x0e\x32\x16.kente.options.v1.Rate\"+\n\x0b\x45rrorPolicy\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06remedy\x18\x02 \x01(\t*h\n\x08\x41udience\x12\x18\n\x14\x41UDIENCE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41UDIENCE_PUBLIC\x10\x01\x12\x15\n\x11\x41UDIENCE_INTERNAL\x10\x02\x12\x16\n\x12\x41UDIENCE_ANONYMOUS\x10\x03*v\n\x0bIdempotency\x12\x1b\n\x17IDEMPOTENCY_UNSPECIFIED\x10\x00\x12\x14\n\x10IDEMPOTENCY_SAFE\x10\x01\x12\x1a\n\x16IDEMPOTENCY_REQUEST_ID\x10\x02\x12\x18\n\x14IDEMPOTENCY_INHERENT\x10\x03*p\n\x05\x41udit\x12\x15\n\x11\x41UDIT_UNSPECIFIED\x10\x00\x12\x0e\n\nAUDIT_NONE\x10\x01\x12\x0f\n\x0b\x41UDIT_WRITE\x10\x02\x12\x18\n\x14\x41UDIT_SENSITIVE_READ\x10\x03\x12\x15\n\x11\x41UDIT_WITH_CHANGE\x10\x04*c\n\x04Rate\x12\x14\n\x10RATE_UNSPECIFIED\x10\x00\x12\r\n\tRATE_READ\x10\x01\x12\x0e\n\nRATE_WRITE\x10\x02\x12\x13\n\x0fRATE_CREDENTIAL\x10\x03\x12\x11\n\rRATE_INTERNAL\x10\x04:J\n\x03rpc\x12\x1e.google.protobuf.MethodOptions\x18\x9c\x8f\x03 \x01(\x0b\x32\x1b.kente.options.v1.RpcPolicy:Q\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\x9d\x8f\x03 \x01(\x0b\x32\x1d.kente.options.v1.ErrorPolicyBE\n\x14\x64\x65v.kente.options.v1P\x01Z+kente.dev/gen/go/kente/options/v1;optionsv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,9 +38,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDEMPOTENCY']._serialized_start=447
   _globals['_IDEMPOTENCY']._serialized_end=565
   _globals['_AUDIT']._serialized_start=567
-  _globals['_AUDIT']._serialized_end=656
-  _globals['_RATE']._serialized_start=658
-  _globals['_RATE']._serialized_end=757
+  _globals['_AUDIT']._serialized_end=679
+  _globals['_RATE']._serialized_start=681
+  _globals['_RATE']._serialized_end=780
   _globals['_RPCPOLICY']._serialized_start=87
   _globals['_RPCPOLICY']._serialized_end=294
   _globals['_ERRORPOLICY']._serialized_start=296

@@ -89,6 +89,8 @@ class _AuditEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Audit.ValueType
     """Who changed what, with the outcome."""
     AUDIT_SENSITIVE_READ: _Audit.ValueType  # 3
     """Who read personal or secret data."""
+    AUDIT_WITH_CHANGE: _Audit.ValueType  # 4
+    """Who changed what, written by the service itself in the transaction of the change."""
 
 class Audit(_Audit, metaclass=_AuditEnumTypeWrapper):
     """What the audit log keeps of a call."""
@@ -101,6 +103,8 @@ AUDIT_WRITE: Audit.ValueType  # 2
 """Who changed what, with the outcome."""
 AUDIT_SENSITIVE_READ: Audit.ValueType  # 3
 """Who read personal or secret data."""
+AUDIT_WITH_CHANGE: Audit.ValueType  # 4
+"""Who changed what, written by the service itself in the transaction of the change."""
 Global___Audit: _TypeAlias = Audit  # noqa: Y015
 
 class _Rate:
