@@ -1,0 +1,66 @@
+"""SQL of journals: the head of everything that a tenant ever booked.
+
+Whoever books, or changes an account or a book, locks the tenant's journal first and nothing else. So nobody waits in a
+circle, and what is read after the lock stays as it is until the end of the transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from mesh.database import Connection, Row
+
+_COLUMNS = "journal_key, tenant_id, last_sequence, tree_size, frontier, last_create_time, next_expire_time"
+# Each statement is written out once, so that a connection prepares it once.
+_FIND = f"SELECT {_COLUMNS} FROM journals WHERE tenant_id = $1"  # noqa: S608 - a constant of this file
+_LOCK = f"{_FIND} FOR NO KEY UPDATE"
+_CREATE = "INSERT INTO journals (tenant_id) VALUES ($1) ON CONFLICT (tenant_id) DO NOTHING"
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The head of a tenant's bookings.
+
+    Attributes:
+        journal_key: its number inside the database; never leaves the service.
+        last_sequence: of the newest entry; 0 before the first.
+        tree_size: number of transactions, each of which is a leaf of the tenant's tree.
+        frontier: roots of the full subtrees that make up the tree, from left to right, 32 bytes each.
+        last_create_time: of the newest transaction; the first moment of year 1 (UTC) before the first.
+        next_expire_time: no hold expires before; None means that none expires.
+    """
+
+    journal_key: int
+    tenant_id: str
+    last_sequence: int
+    tree_size: int
+    frontier: bytes
+    last_create_time: datetime
+    next_expire_time: datetime | None
+
+
+async def lock_journal(connection: Connection, tenant_id: str) -> Journal:
+    """The tenant's journal, locked until the end of the transaction; made when the tenant has none yet."""
+    row = await connection.fetchrow(_LOCK, tenant_id)
+    if row is None:
+        await connection.execute(_CREATE, tenant_id)
+        row = await connection.fetchrow(_LOCK, tenant_id)
+    if row is None:
+        raise LookupError("a journal that was just made is not there")
+    return _journal(row)
+
+
+async def find_journal(connection: Connection, tenant_id: str) -> Journal | None:
+    """The tenant's journal, not locked; None when the tenant has none yet."""
+    row = await connection.fetchrow(_FIND, tenant_id)
+    return _journal(row) if row else None
+
+
+def later(journal: Journal, now: datetime) -> datetime:
+    """The time of what is booked now: never before what was booked last, even when the clock was set back."""
+    return max(journal.last_create_time, now)
+
+
+def _journal(row: Row) -> Journal:
+    return Journal(*row)
