@@ -94,6 +94,7 @@ def payment_to_proto(payment: Payment) -> payment_pb2.Payment:
         failure=_failure_to_proto(payment.failure),
         ledger_state=_ledger_state_to_proto(payment.ledger_state),
         ledger_transaction_id=payment.ledger_transaction_id,
+        ledger_refusal_reason=payment.ledger_refusal_reason,
         create_time=_time_to_proto(payment.create_time),
         update_time=_time_to_proto(payment.update_time),
         version=payment.version,
@@ -112,6 +113,7 @@ def refund_to_proto(refund: Refund) -> payment_pb2.Refund:
         failure=_failure_to_proto(refund.call.failure),
         ledger_state=_ledger_state_to_proto(refund.ledger_state),
         ledger_transaction_id=refund.ledger_transaction_id,
+        ledger_refusal_reason=refund.ledger_refusal_reason,
         create_time=_time_to_proto(refund.create_time),
         update_time=_time_to_proto(refund.update_time),
     )

@@ -211,11 +211,11 @@ class Ledger:
             self._existing.clear()
         self._existing.add((tenant_id, account_name))
 
-    async def post(self, posting: Posting, *, request_id: str) -> None:
+    async def post(self, tenant_id: str, posting: Posting) -> None:
         """Posts a transaction, or finds it posted. The current call must be the tenant's.
 
-        The transaction_id makes it happen once. The request_id must be another one for each try: the ledger remembers
-        a refusal by it, and what was refused once, such as a posting to a frozen account, can be right later.
+        Raises:
+            Problem: it is not known to be booked. The ledger repeats a refusal for ever, by the transaction_id.
         """
         amount = money_pb2.Money(amount_minor=posting.amount.amount_minor, currency=posting.amount.currency)
         legs = [
@@ -223,13 +223,19 @@ class Ledger:
             ledger_pb2.Leg(account_name=posting.credit_account, side=ledger_pb2.SIDE_CREDIT, amount=amount),
         ]
         request = ledger_service_pb2.CreateTransactionRequest(
-            request_id=request_id,
+            request_id=derive_uuid("posting", posting.transaction_id),
             transaction_id=posting.transaction_id,
             description=posting.description,
             source_id=posting.source_id,
             legs=legs,
         )
-        await _called(self._ledger.CreateTransaction(request))
+        try:
+            await _called(self._ledger.CreateTransaction(request))
+        except Problem as problem:
+            if problem.reason is Reason.ACCOUNT_NOT_FOUND:
+                # The ledger was put back to an earlier state, in which the account was not there yet.
+                self._existing -= {(tenant_id, posting.debit_account), (tenant_id, posting.credit_account)}
+            raise
 
 
 Response = TypeVar("Response")

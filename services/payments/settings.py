@@ -47,6 +47,10 @@ class PaymentsSettings(ServiceSettings):
     ledger_retry_longest_seconds: PositiveFloat = Field(
         default=60.0, description="Longest pause before a posting is tried again while the ledger is away."
     )
+    ledger_refused_longest_seconds: PositiveFloat = Field(
+        default=300.0,
+        description="Longest pause before a posting is tried again that the ledger refused, as for a frozen account.",
+    )
     connections_cache_seconds: PositiveFloat = Field(
         default=5.0, description="How long the list of a tenant's connections is remembered."
     )

@@ -27,6 +27,7 @@ SHORT_TIMES = {
     "connections_cache_seconds": 0.05,
     "adapter_cache_seconds": 0.05,
     "ledger_retry_longest_seconds": 0.5,
+    "ledger_refused_longest_seconds": 0.5,
 }
 
 

@@ -41,6 +41,9 @@ async def paid(till: Till, service_role: asyncpg.Connection) -> payment_pb2.Paym
         "state = 'FAILED'",
         "state = 'PROCESSING'",
         "ledger_state = 'UNSPECIFIED'",
+        "ledger_refusals = 1",
+        "ledger_refusals = 1, ledger_state = 'QUEUED'",
+        "ledger_refusal_reason = 'ACCOUNT_NOT_OPEN'",
         "version = version",
     ],
 )

@@ -46,6 +46,8 @@ class Payment:
         request_fingerprint: made of the request, to tell a repetition from another request of the same id.
         refunded_minor: given back, or set aside for refunds under way.
         capture_minor: amount of the capture that is under way or done; 0 when there is none.
+        ledger_refusals: how many transaction ids the ledger has refused for ever; the next try has another.
+        ledger_refusal_reason: why it refused the last time, while the posting is queued.
         anomaly: the last thing a provider said that does not fit; see AnomalyKind.
         held: an anomaly keeps the payment from ending by itself until the provider says something that fits.
     """
@@ -71,6 +73,8 @@ class Payment:
     failure: Failure | None = None
     ledger_state: LedgerState = LedgerState.UNSPECIFIED
     ledger_transaction_id: str = ""
+    ledger_refusals: int = 0
+    ledger_refusal_reason: str = ""
     anomaly: AnomalyKind | None = None
     held: bool = False
     create_time: datetime
@@ -189,7 +193,13 @@ class Payment:
 
     def posted(self, transaction_id: str) -> Payment:
         """The capture is in the ledger."""
-        return replace(self, ledger_state=LedgerState.POSTED, ledger_transaction_id=transaction_id)
+        return replace(
+            self, ledger_state=LedgerState.POSTED, ledger_transaction_id=transaction_id, ledger_refusal_reason=""
+        )
+
+    def refused(self, reason: str, *, is_final: bool) -> Payment:
+        """The ledger refused the posting; for ever under this transaction id, when that is final."""
+        return replace(self, ledger_refusals=self.ledger_refusals + is_final, ledger_refusal_reason=reason)
 
     def set_aside_capture(self, amount: Money | None) -> Payment:
         """The payment with a capture about to be sent.

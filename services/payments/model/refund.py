@@ -21,7 +21,11 @@ from services.payments.model.states import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refund:
-    """One refund of a payment; its amount is set aside on the payment until it fails."""
+    """One refund of a payment; its amount is set aside on the payment until it fails.
+
+    Attributes:
+        ledger_refusals, ledger_refusal_reason: as of a Payment.
+    """
 
     tenant_id: str
     refund_id: str
@@ -34,6 +38,8 @@ class Refund:
     call: Call
     ledger_state: LedgerState = LedgerState.UNSPECIFIED
     ledger_transaction_id: str = ""
+    ledger_refusals: int = 0
+    ledger_refusal_reason: str = ""
     anomaly: AnomalyKind | None = None
     create_time: datetime
     update_time: datetime
@@ -60,8 +66,13 @@ class Refund:
             self,
             ledger_state=LedgerState.POSTED,
             ledger_transaction_id=transaction_id,
+            ledger_refusal_reason="",
             update_time=max(now, self.update_time),
         )
+
+    def refused(self, reason: str, *, is_final: bool) -> Refund:
+        """As of a Payment."""
+        return replace(self, ledger_refusals=self.ledger_refusals + is_final, ledger_refusal_reason=reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

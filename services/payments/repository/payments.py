@@ -39,7 +39,7 @@ _FIXED = (
 # What changes.
 _CHANGING = (
     "state, authorized_minor, captured_minor, refunded_minor, capture_minor, route, next_action, failure,"
-    " ledger_state, ledger_transaction_id, anomaly, held, update_time, version"
+    " ledger_state, ledger_transaction_id, ledger_refusals, ledger_refusal_reason, anomaly, held, update_time, version"
 )
 
 
@@ -112,6 +112,8 @@ def _changing_values(payment: Payment) -> tuple[object, ...]:
         to_json(payment.failure),
         payment.ledger_state,
         payment.ledger_transaction_id,
+        payment.ledger_refusals,
+        payment.ledger_refusal_reason,
         payment.anomaly,
         payment.held,
         payment.update_time,
@@ -242,6 +244,8 @@ def _payment_of(row: asyncpg.Record, attempts: tuple[Attempt, ...]) -> Payment:
         failure=failure_of(row["failure"]),
         ledger_state=LedgerState(row["ledger_state"]),
         ledger_transaction_id=row["ledger_transaction_id"],
+        ledger_refusals=row["ledger_refusals"],
+        ledger_refusal_reason=row["ledger_refusal_reason"],
         anomaly=AnomalyKind(row["anomaly"]) if row["anomaly"] else None,
         held=row["held"],
         create_time=row["create_time"],

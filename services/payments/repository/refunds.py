@@ -10,15 +10,19 @@ from mesh.money import Money
 from services.payments.model import AnomalyKind, LedgerState, Refund, RefundState
 from services.payments.repository.rows import CALL_COLUMNS, call_of, call_values
 
+_CHANGING = (
+    "state, call_state, ledger_state, ledger_transaction_id, ledger_refusals, ledger_refusal_reason, anomaly,"
+    f" update_time, {CALL_COLUMNS}"
+)
 _INSERT = f"""
     INSERT INTO refunds (refund_id, tenant_id, payment_id, request_id, request_fingerprint, attempt_key, currency,
         amount_minor, description, create_time,
-        state, call_state, ledger_state, ledger_transaction_id, anomaly, update_time, {CALL_COLUMNS})
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+        {_CHANGING})
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
+        $24, $25)
     """  # noqa: S608 - our own column names
 _UPDATE = f"""
-    UPDATE refunds SET (state, call_state, ledger_state, ledger_transaction_id, anomaly, update_time, {CALL_COLUMNS})
-        = ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+    UPDATE refunds SET ({_CHANGING}) = ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
     WHERE refund_id = $1
     """  # noqa: S608 - our own column names
 
@@ -52,6 +56,8 @@ def _changing_values(refund: Refund) -> tuple[object, ...]:
         refund.call.state,
         refund.ledger_state,
         refund.ledger_transaction_id,
+        refund.ledger_refusals,
+        refund.ledger_refusal_reason,
         refund.anomaly,
         refund.update_time,
         *call_values(refund.call),
@@ -116,6 +122,8 @@ def _refund_of(row: asyncpg.Record) -> Refund:
         call=call_of(row, row["call_state"]),
         ledger_state=LedgerState(row["ledger_state"]),
         ledger_transaction_id=row["ledger_transaction_id"],
+        ledger_refusals=row["ledger_refusals"],
+        ledger_refusal_reason=row["ledger_refusal_reason"],
         anomaly=AnomalyKind(row["anomaly"]) if row["anomaly"] else None,
         create_time=row["create_time"],
         update_time=row["update_time"],

@@ -47,9 +47,11 @@ def _posting(desk: Desk) -> JobHandler:
     async def handle(job: Job) -> None:
         refund_id = job.payload.get("refund_id")
         if refund_id:
-            await post_refund(desk, job.tenant_id, refund_id, job.attempt)
+            pause_seconds = await post_refund(desk, job.tenant_id, refund_id)
         else:
-            await post_payment(desk, job.tenant_id, job.payload["payment_id"], job.attempt)
+            pause_seconds = await post_payment(desk, job.tenant_id, job.payload["payment_id"])
+        if pause_seconds is not None:
+            raise RetryLater(pause_seconds)
 
     return handle
 

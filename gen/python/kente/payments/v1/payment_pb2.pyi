@@ -141,6 +141,7 @@ class Payment(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    LEDGER_REFUSAL_REASON_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """Id of the payment, "pay_..." and time-ordered."""
     state: Global___Payment.State.ValueType
@@ -157,6 +158,8 @@ class Payment(_message.Message):
     """The ledger transaction of the capture."""
     version: _builtins.int
     """Rises by one with every change."""
+    ledger_refusal_reason: _builtins.str
+    """While it is queued for the ledger: the reason for which the ledger refused it the last time. It is tried again."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What the payer was asked for."""
@@ -228,10 +231,11 @@ class Payment(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.int = ...,
+        ledger_refusal_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "authorized_amount", b"authorized_amount", "captured_amount", b"captured_amount", "create_time", b"create_time", "failure", b"failure", "method", b"method", "next_action", b"next_action", "payer", b"payer", "refunded_amount", b"refunded_amount", "route", b"route", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "attempts", b"attempts", "authorized_amount", b"authorized_amount", "capture_method", b"capture_method", "captured_amount", b"captured_amount", "create_time", b"create_time", "description", b"description", "failure", b"failure", "ledger_state", b"ledger_state", "ledger_transaction_id", b"ledger_transaction_id", "merchant_reference", b"merchant_reference", "method", b"method", "next_action", b"next_action", "payer", b"payer", "payment_id", b"payment_id", "refunded_amount", b"refunded_amount", "route", b"route", "state", b"state", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "attempts", b"attempts", "authorized_amount", b"authorized_amount", "capture_method", b"capture_method", "captured_amount", b"captured_amount", "create_time", b"create_time", "description", b"description", "failure", b"failure", "ledger_refusal_reason", b"ledger_refusal_reason", "ledger_state", b"ledger_state", "ledger_transaction_id", b"ledger_transaction_id", "merchant_reference", b"merchant_reference", "method", b"method", "next_action", b"next_action", "payer", b"payer", "payment_id", b"payment_id", "refunded_amount", b"refunded_amount", "route", b"route", "state", b"state", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,6 +289,7 @@ class Refund(_message.Message):
     LEDGER_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_REFUSAL_REASON_FIELD_NUMBER: _builtins.int
     refund_id: _builtins.str
     """Id of the refund, "rfd_..." and time-ordered."""
     payment_id: _builtins.str
@@ -299,6 +304,8 @@ class Refund(_message.Message):
     """Whether it is in the ledger."""
     ledger_transaction_id: _builtins.str
     """The ledger transaction of the refund."""
+    ledger_refusal_reason: _builtins.str
+    """While it is queued for the ledger: the reason for which the ledger refused it the last time. It is tried again."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much is given back."""
@@ -329,10 +336,11 @@ class Refund(_message.Message):
         ledger_transaction_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_refusal_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "failure", b"failure", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "description", b"description", "failure", b"failure", "ledger_state", b"ledger_state", "ledger_transaction_id", b"ledger_transaction_id", "payment_id", b"payment_id", "provider_reference", b"provider_reference", "refund_id", b"refund_id", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "description", b"description", "failure", b"failure", "ledger_refusal_reason", b"ledger_refusal_reason", "ledger_state", b"ledger_state", "ledger_transaction_id", b"ledger_transaction_id", "payment_id", b"payment_id", "provider_reference", b"provider_reference", "refund_id", b"refund_id", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
