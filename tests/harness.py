@@ -25,7 +25,7 @@ from mesh.embedded.ports import is_free
 from mesh.embedded.postgres import EmbeddedPostgres
 from mesh.ids import new_id
 from mesh.migrations import domains, migrate, role_of
-from mesh.server import Service
+from mesh.server import Build, Service
 from mesh.settings import MeshSettings, ServiceSettings
 from mesh.tokens import Identity, create_identities
 
@@ -97,15 +97,22 @@ class TestMesh:
         self.services: dict[str, Service] = {}
         self._channels: list[grpc.aio.Channel] = []
 
-    async def start(self, name: str, mesh_overrides: Mapping[str, Any] | None = None, **settings: Any) -> Service:
-        """Starts services.<name>, wired as its own process would be."""
+    async def start(
+        self,
+        name: str,
+        mesh_overrides: Mapping[str, Any] | None = None,
+        *,
+        build: Build[Any] | None = None,
+        **settings: Any,
+    ) -> Service:
+        """Starts services.<name>, wired as its own process would be, or by another build function."""
         module = importlib.import_module(f"services.{name}.__main__")
         settings_module = importlib.import_module(f"services.{name}.settings")
         settings_class: type[ServiceSettings] = getattr(settings_module, f"{name.capitalize()}Settings")
         port = self.infrastructure.ports[name]
         own = settings_class(**{"port": port, "metrics_port": 0, **settings})
         mesh = self.infrastructure.settings(name, **(mesh_overrides or {}))
-        service = Service(name, mesh, own, module.build)
+        service = Service(name, mesh, own, build or module.build)
         await service.start()
         self.services[name] = service
         return service
@@ -124,10 +131,13 @@ class TestMesh:
         for name in list(self.services):
             await self.stop(name)
 
-    def client(self, service: str, tenant_id: str, scopes: Iterable[str]) -> grpc.aio.Channel:
-        """A channel as a partner with an access token has it."""
+    def client(
+        self, service: str, tenant_id: str, scopes: Iterable[str], *, port: int | None = None
+    ) -> grpc.aio.Channel:
+        """A channel as a partner with an access token has it; to another port than the service's usual, if given."""
         token = self.infrastructure.identity("identity").access_token(new_id("key"), tenant_id, scopes, 300)
-        return self._remember(_open(service, self.infrastructure.settings("gateway"), token))
+        other = {} if port is None else {f"{service}_address": f"127.0.0.1:{port}"}
+        return self._remember(_open(service, self.infrastructure.settings("gateway", **other), token))
 
     def with_token(self, service: str, token: str) -> grpc.aio.Channel:
         """A channel that sends this token; none when it is empty."""
