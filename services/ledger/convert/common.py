@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,6 +12,9 @@ from kente.ledger.v1 import ledger_pb2
 from mesh.errors import Problem, Reason, Violation
 from services.ledger.model.accounts import MAIN_BOOK, AccountState, AccountType, Side
 from services.ledger.model.postings import HoldState, Kind
+
+# Of all names and values together.
+METADATA_BYTES_MAX = 8 * 1024
 
 TYPES_TO_PROTO = {type_: ledger_pb2.Account.Type.Value(f"TYPE_{type_.name}") for type_ in AccountType}
 STATES_TO_PROTO = {state: ledger_pb2.Account.State.Value(f"STATE_{state.name}") for state in AccountState}
@@ -54,3 +58,17 @@ def time_from_proto(timestamp: Timestamp, field: str) -> datetime:
 def money_to_proto(amount_minor: int, currency: str) -> Money:
     """An amount as callers see it."""
     return Money(amount_minor=amount_minor, currency=currency)
+
+
+def metadata_from_proto(metadata: Mapping[str, str], field: str) -> dict[str, str]:
+    """What the caller wants to find something by.
+
+    Raises:
+        Problem: FIELD_INVALID, it is too large.
+    """
+    kept = dict(metadata)
+    size = sum(len(text.encode()) for pair in kept.items() for text in pair)
+    if size > METADATA_BYTES_MAX:
+        description = f"holds {size} bytes of names and values: keep to {METADATA_BYTES_MAX}"
+        raise Problem(Reason.FIELD_INVALID, violations=[Violation(field, description)])
+    return kept
