@@ -139,14 +139,14 @@ class Evaluation:
     def __init__(
         self,
         *,
-        accounts: Iterable[tuple[str, Account]],
+        accounts: Iterable[Account],
         closed_times: Mapping[str, datetime | None],
         related: Mapping[str, Related],
         leaf_index: int,
         sequence: int,
         now: datetime,
     ) -> None:
-        self._accounts = {(book_name, account.account_name): Running(account) for book_name, account in accounts}
+        self._accounts = {(account.book_name, account.account_name): Running(account) for account in accounts}
         self._closed_times = closed_times
         self._related = dict(related)
         self._first_leaf_index = leaf_index
@@ -197,6 +197,11 @@ class Evaluation:
         )
         self._release(hold, HoldState.EXPIRED, expiry.transaction_id)
         return self._book(expiry, (), hold.transaction.book_name)
+
+    def reversed_sequences(self, reversal: Transaction) -> list[int]:
+        """Sequences of the entries that a reversal of this batch reversed."""
+        reversed_by = self._related[reversal.related_id].reversed_by
+        return [sequence for sequence, by in reversed_by.items() if by == reversal.transaction_id]
 
     def movements(self) -> list[Movement]:
         """The net change of each account that any posting changed."""

@@ -15,6 +15,8 @@ _COLUMNS = "journal_key, tenant_id, last_sequence, tree_size, frontier, last_cre
 # Each statement is written out once, so that a connection prepares it once.
 _FIND = f"SELECT {_COLUMNS} FROM journals WHERE tenant_id = $1"  # noqa: S608 - a constant of this file
 _LOCK = f"{_FIND} FOR NO KEY UPDATE"
+# How many tenants are looked at in one go.
+_DUE_TENANTS = 100
 _CREATE = "INSERT INTO journals (tenant_id) VALUES ($1) ON CONFLICT (tenant_id) DO NOTHING"
 
 
@@ -64,3 +66,17 @@ def later(journal: Journal, now: datetime) -> datetime:
 
 def _journal(row: Row) -> Journal:
     return Journal(*row)
+
+
+async def find_due_tenants(connection: Connection, now: datetime) -> tuple[list[str], datetime | None]:
+    """Tenants with a hold whose time may be over, and when the next hold of the others expires.
+
+    For a transaction that sees every tenant.
+    """
+    rows = await connection.fetch(
+        "SELECT tenant_id, next_expire_time FROM journals WHERE next_expire_time IS NOT NULL"
+        " ORDER BY next_expire_time LIMIT $1",
+        _DUE_TENANTS,
+    )
+    due = [row["tenant_id"] for row in rows if row["next_expire_time"] <= now]
+    return due, next((row["next_expire_time"] for row in rows if row["next_expire_time"] > now), None)

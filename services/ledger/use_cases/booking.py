@@ -1,0 +1,252 @@
+"""Where concurrent calls meet: each tenant's calls wait in one lane, and are booked a batch at a time.
+
+While one batch of a tenant is on its way to the disk, the calls that come meanwhile gather for the next: the busier, the
+larger the batches. Processes that serve the same tenant meet at the row of its journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import asyncpg
+import structlog
+from opentelemetry import trace
+from prometheus_client import Counter, Gauge, Histogram
+
+from mesh.database import DATABASE_ERRORS, Database
+from mesh.errors import Problem, Reason
+from mesh.outages import is_outage, wait_out
+from services.ledger.repository import batches
+from services.ledger.repository.journals import find_due_tenants, find_journal
+from services.ledger.use_cases.book_batch import BatchTools, Result, Work, book_batch
+
+log = structlog.get_logger()
+tracer = trace.get_tracer("kente.ledger")
+
+BATCH_POSTINGS = Histogram(
+    "kente_ledger_batch_postings",
+    "Postings in a batch.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
+)
+BATCH_SECONDS = Histogram(
+    "kente_ledger_batch_seconds",
+    "Time to book a batch, from the lock to the commit.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+WAITING = Gauge("kente_ledger_waiting_postings", "Postings that wait for a batch.", multiprocess_mode="livesum")
+RETRIES = Counter("kente_ledger_batch_retries_total", "Batches that were tried again, by reason.", ["reason"])
+
+# A batch that met another in the database, or lost its connection, is tried again: ids tell what was booked.
+_CONTENTION_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 0.5
+_OUTAGE_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
+_OVERLOAD_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A call that waits for its batch."""
+
+    work: Work
+    deadline_monotonic: float
+    ended: asyncio.Future[list[Result]]
+    link: trace.SpanContext
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody still waits for it."""
+        return not self.ended.done()
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The calls of one tenant, and the task that books them as long as there are any."""
+
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    task: asyncio.Task[None] | None = None
+
+
+class Bookkeeper:
+    """Books for all tenants in this process.
+
+    Args:
+        batch_limit: most postings of one batch; a call with more is a batch by itself.
+        queue_limit: most postings that may wait in this process.
+    """
+
+    def __init__(self, database: Database, tools: BatchTools, *, batch_limit: int, queue_limit: int) -> None:
+        self._database = database
+        self._tools = tools
+        self._batch_limit = batch_limit
+        self._queue_limit = queue_limit
+        self._lanes: dict[str, _Lane] = {}
+        self._waiting_postings = 0
+        self._partitions: set[tuple[int, int]] = set()
+        self._watchers: dict[str, asyncio.Event] = {}
+
+    async def book(self, tenant_id: str, work: Work, deadline_monotonic: float = math.inf) -> list[Result]:
+        """Books one call, together with others.
+
+        Returns:
+            How each of its postings ended.
+
+        Raises:
+            Problem: SERVICE_OVERLOADED, nothing of it was booked; REQUEST_ID_REUSED.
+        """
+        if self._waiting_postings and self._waiting_postings + len(work.postings) > self._queue_limit:
+            raise Problem(
+                Reason.SERVICE_OVERLOADED,
+                f"{self._waiting_postings} postings wait already",
+                retry_after_seconds=_OVERLOAD_SECONDS,
+                waiting=str(self._waiting_postings),
+            )
+        ended: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(work, deadline_monotonic, ended, trace.get_current_span().get_span_context())
+        lane = self._lanes.setdefault(tenant_id, _Lane())
+        lane.waiting.append(waiting)
+        self._count(len(work.postings))
+        if lane.task is None:
+            # In a context of its own: a batch belongs to no single call.
+            lane.task = asyncio.create_task(self._serve(tenant_id, lane), context=contextvars.Context())
+        return await ended
+
+    async def expire_due(self, tenant_id: str) -> None:
+        """Lets the tenant's holds expire whose time is over, so that who reads next sees them gone."""
+        async with self._database.transaction(tenant_id) as connection:
+            journal = await find_journal(connection, tenant_id)
+        if journal is None or journal.next_expire_time is None or journal.next_expire_time > self._tools.clock():
+            return
+        await self._book_works(tenant_id, [])
+
+    async def run(self) -> None:
+        """Lets holds expire when their time is over, until it is canceled."""
+        while True:
+            try:
+                async with self._database.system_transaction() as connection:
+                    tenant_ids, next_time = await find_due_tenants(connection, self._tools.clock())
+                for tenant_id in tenant_ids:
+                    await self._book_works(tenant_id, [])
+            except DATABASE_ERRORS as error:
+                log.warning("hold_expiry_waits", error=type(error).__name__)
+                await wait_out(_LOOK_SECONDS)
+                continue
+            await asyncio.sleep(self._pause_seconds(next_time))
+
+    def _pause_seconds(self, next_time: datetime | None) -> float:
+        if next_time is None:
+            return _LOOK_SECONDS
+        return min(_LOOK_SECONDS, max(0.01, (next_time - self._tools.clock()).total_seconds()))
+
+    async def wait_for_booking(self, tenant_id: str, timeout_seconds: float) -> None:
+        """Returns when this process booked something for the tenant, or after the time."""
+        event = self._watchers.setdefault(tenant_id, asyncio.Event())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), timeout_seconds)
+
+    async def close(self) -> None:
+        """Waits for the batches under way."""
+        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _count(self, postings: int) -> None:
+        self._waiting_postings += postings
+        WAITING.set(self._waiting_postings)
+
+    async def _serve(self, tenant_id: str, lane: _Lane) -> None:
+        """Books what waits in a lane, until nothing does."""
+        while lane.waiting:
+            # Callers whose answers were just sent, and those who arrived with them, come to the same batch.
+            await asyncio.sleep(0)
+            batch = self._next_batch(lane)
+            if batch:
+                await self._book_waiting(tenant_id, batch)
+        # No await since the last look: nobody can have come.
+        del self._lanes[tenant_id]
+
+    def _next_batch(self, lane: _Lane) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        postings = 0
+        while lane.waiting:
+            size = len(lane.waiting[0].work.postings)
+            if batch and postings + size > self._batch_limit:
+                break
+            waiting = lane.waiting.popleft()
+            self._count(-size)
+            # Who gave up before the batch began is not booked; who gives up later is told when asking again.
+            if waiting.is_wanted:
+                batch.append(waiting)
+                postings += size
+        return batch
+
+    async def _book_waiting(self, tenant_id: str, batch: Sequence[_Waiting]) -> None:
+        try:
+            results = await self._book_patiently(tenant_id, batch)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+            if len(batch) > 1 and not is_outage(error):
+                # One of them does what none should; the others must not suffer for it.
+                log.exception("batch_failed", postings=len(batch))
+                for waiting in batch:
+                    await self._book_waiting(tenant_id, [waiting])
+                return
+            for waiting in batch:
+                if waiting.is_wanted:
+                    waiting.ended.set_exception(error)
+            return
+        for waiting, result in zip(batch, results, strict=True):
+            if not waiting.is_wanted:
+                continue
+            if isinstance(result, Problem):
+                waiting.ended.set_exception(result)
+            else:
+                waiting.ended.set_result(result)
+
+    async def _book_patiently(self, tenant_id: str, batch: Sequence[_Waiting]) -> list[list[Result] | Problem]:
+        """Books a batch, again and again where that can help and somebody still waits."""
+        begun = time.monotonic()
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        latest = max(waiting.deadline_monotonic for waiting in batch)
+        with tracer.start_as_current_span(
+            "ledger/batch", links=[trace.Link(waiting.link) for waiting in batch if waiting.link.is_valid]
+        ):
+            while True:
+                try:
+                    return await self._book_works(tenant_id, [waiting.work for waiting in batch])
+                except Exception as error:
+                    is_contention = isinstance(error, _CONTENTION_ERRORS)
+                    # An outage may have come after the commit was sent: the next try finds out.
+                    end = latest if is_contention else min(latest, begun + _OUTAGE_SECONDS)
+                    if not (is_contention or is_outage(error)) or time.monotonic() + pause_seconds > end:
+                        raise
+                    RETRIES.labels(type(error).__name__).inc()
+                    log.warning("batch_tried_again", error=type(error).__name__)
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _book_works(self, tenant_id: str, works: Sequence[Work]) -> list[list[Result] | Problem]:
+        begun = time.perf_counter()
+        now = self._tools.clock()
+        async with self._database.transaction(tenant_id) as connection:
+            month = (now.year, now.month)
+            if month not in self._partitions:
+                await batches.ensure_partition(connection, now)
+            results = await book_batch(connection, self._tools, tenant_id, works)
+        self._partitions.add(month)
+        BATCH_SECONDS.observe(time.perf_counter() - begun)
+        BATCH_POSTINGS.observe(sum(len(work.postings) for work in works))
+        self._wake_watchers(tenant_id)
+        return results
+
+    def _wake_watchers(self, tenant_id: str) -> None:
+        event = self._watchers.pop(tenant_id, None)
+        if event is not None:
+            event.set()
