@@ -110,7 +110,7 @@ def decode_record(record: bytes) -> tuple[str, Transaction]:
         if next(fields) != RECORD_FORM.encode():
             raise RecordError("the record has another form")
         tenant_id, transaction = next(fields).decode(), _decode_transaction(fields)
-    except (StopIteration, ValueError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         raise RecordError(f"the record can't be read: {error}") from None
     # There is one right way to write a transaction: anything else would let two records stand for the same.
     if encode_record(tenant_id, transaction) != record:
@@ -163,6 +163,8 @@ def _fields(record: bytes) -> Iterator[bytes]:
         if offset > len(record):
             raise RecordError("the record ends in the middle of a field")
         yield record[start:offset]
+    # Asked for on and on, so that whoever reads too far hears of it.
+    raise RecordError("the record ends too early")
 
 
 def _integer(field: bytes) -> int:
