@@ -6,12 +6,13 @@ circle, and what is read after the lock stays as it is until the end of the tran
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from mesh.database import Connection, Row
 
 _COLUMNS = "journal_key, tenant_id, last_sequence, tree_size, frontier, last_create_time, next_expire_time"
+_FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 # Each statement is written out once, so that a connection prepares it once.
 _FIND = f"SELECT {_COLUMNS} FROM journals WHERE tenant_id = $1"  # noqa: S608 - a constant of this file
 _LOCK = f"{_FIND} FOR NO KEY UPDATE"
@@ -65,18 +66,8 @@ def later(journal: Journal, now: datetime) -> datetime:
 
 
 def _journal(row: Row) -> Journal:
-    return Journal(*row)
-
-
-async def find_due_tenants(connection: Connection, now: datetime) -> tuple[list[str], datetime | None]:
-    """Tenants with a hold whose time may be over, and when the next hold of the others expires.
-
-    For a transaction that sees every tenant.
-    """
-    rows = await connection.fetch(
-        "SELECT tenant_id, next_expire_time FROM journals WHERE next_expire_time IS NOT NULL"
-        " ORDER BY next_expire_time LIMIT $1",
-        _DUE_TENANTS,
-    )
-    due = [row["tenant_id"] for row in rows if row["next_expire_time"] <= now]
-    return due, next((row["next_expire_time"] for row in rows if row["next_expire_time"] > now), None)
+    journal = Journal(*row)
+    if journal.last_create_time.tzinfo is None:
+        # The driver gives -infinity without a time zone, and such a time can't be compared with others.
+        return replace(journal, last_create_time=_FIRST_MOMENT)
+    return journal
