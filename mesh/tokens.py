@@ -20,7 +20,9 @@ from typing import Any, Literal
 
 import jwt
 import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import OKPAlgorithm
 
 from mesh.errors import Problem, Reason
@@ -219,10 +221,7 @@ def create_identities(folder: Path, names: Iterable[str]) -> None:
     public = []
     for name in names:
         path = folder / f"{name}.jwk"
-        if not path.exists():
-            key_id = f"{name}-{uuid.uuid4().hex[:12]}"
-            document = OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)
-            _write_private(path, json.dumps({**document, "kid": key_id, "name": name}))
+        create_private_key(path)
         document = json.loads(path.read_text())
         public.append({key: value for key, value in document.items() if key not in ("d", "key_ops")})
     bundle = folder / "bundle.jwks"
@@ -231,6 +230,35 @@ def create_identities(folder: Path, names: Iterable[str]) -> None:
         scratch = bundle.with_suffix(".new")
         scratch.write_text(text)
         scratch.replace(bundle)
+
+
+def create_private_key(path: Path) -> None:
+    """Makes a key that only its owner can read, unless the file is there. Its name is that of the file."""
+    if path.exists():
+        return
+    document = OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)
+    _write_private(path, json.dumps({**document, "kid": f"{path.stem}-{uuid.uuid4().hex[:12]}", "name": path.stem}))
+
+
+def load_private_key(path: Path, setting: str) -> Ed25519PrivateKey:
+    """Reads a key as create_private_key writes it, or as PEM (PKCS #8, not encrypted).
+
+    Args:
+        setting: environment variable that names the file.
+
+    Raises:
+        SystemExit: the file is missing or unreadable, or holds another kind of key.
+    """
+    try:
+        text = path.read_text()
+        is_pem = text.lstrip().startswith("-----BEGIN")
+        key = load_pem_private_key(text.encode(), None) if is_pem else OKPAlgorithm.from_jwk(json.loads(text))
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm, jwt.InvalidKeyError) as error:
+        detail = f"{path} can't be read ({type(error).__name__}); `kente up` and `kente identities` make one"
+        raise SystemExit(f"{setting}: {detail}") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SystemExit(f"{setting}: {path} holds no private Ed25519 key; `kente up` and `kente identities` make one")
+    return key
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ import grpc
 from pydantic import SecretStr
 
 from mesh.channel import open_channel
+from mesh.embedded.layout import CHECKPOINT_KEY
 from mesh.embedded.nats import EmbeddedNats
 from mesh.embedded.ports import is_free
 from mesh.embedded.postgres import EmbeddedPostgres
@@ -27,7 +28,7 @@ from mesh.ids import new_id
 from mesh.migrations import domains, migrate, role_of
 from mesh.server import Build, Service
 from mesh.settings import MeshSettings, ServiceSettings
-from mesh.tokens import Identity, create_identities
+from mesh.tokens import Identity, create_identities, create_private_key
 
 PASSWORD = "test-only"
 PROCESSES = ("payments", "identity", "ledger", "notifications", "connections", "gateway", "sandbox", "operator")
@@ -58,6 +59,11 @@ class Infrastructure:
         }
         return MeshSettings(**(values | overrides))
 
+    @property
+    def checkpoint_key_file(self) -> Path:
+        """The private key that the ledger signs with."""
+        return self.folder / "identities" / CHECKPOINT_KEY
+
     def identity(self, process: str) -> Identity:
         """The private key of a process."""
         return Identity.load(self.folder / "identities" / f"{process}.jwk")
@@ -84,6 +90,7 @@ def start_infrastructure(folder: Path) -> Infrastructure:
     with ThreadPoolExecutor(1) as executor:
         executor.submit(asyncio.run, migrate(postgres.admin_url, dict.fromkeys(domains(), PASSWORD))).result()
     create_identities(folder / "identities", PROCESSES)
+    create_private_key(folder / "identities" / CHECKPOINT_KEY)
     return Infrastructure(folder, postgres, nats, dict(zip(domains(), ports, strict=True)))
 
 
@@ -110,6 +117,8 @@ class TestMesh:
         settings_module = importlib.import_module(f"services.{name}.settings")
         settings_class: type[ServiceSettings] = getattr(settings_module, f"{name.capitalize()}Settings")
         port = self.infrastructure.ports[name]
+        if name == "ledger":
+            settings.setdefault("checkpoint_key_file", self.infrastructure.checkpoint_key_file)
         own = settings_class(**{"port": port, "metrics_port": 0, **settings})
         mesh = self.infrastructure.settings(name, **(mesh_overrides or {}))
         service = Service(name, mesh, own, build or module.build)

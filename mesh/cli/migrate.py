@@ -9,12 +9,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from mesh.cli.options import plan_of, state_at
 from mesh.cli.output import console, print_json
 from mesh.embedded import keys, outside, runfile
-from mesh.embedded.layout import SERVICES
+from mesh.embedded.layout import CHECKPOINT_KEY, SERVICES
 from mesh.embedded.plan import MeshPlan
 from mesh.embedded.setup import IDENTITIES
 from mesh.migrations import migrate
 from mesh.settings import load
-from mesh.tokens import create_identities
+from mesh.tokens import create_identities, create_private_key
 
 
 class MigrateSettings(BaseSettings):
@@ -90,6 +90,7 @@ def _migrate_embedded(plan: MeshPlan) -> list[str]:
 def run_identities(folder: Path, *, as_json: bool) -> None:
     """Make the keys and print their files."""
     create_identities(folder, IDENTITIES)
+    create_private_key(folder / CHECKPOINT_KEY)
     files = sorted(str(path) for path in folder.iterdir())
     if as_json:
         print_json({"files": files})

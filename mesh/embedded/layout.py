@@ -17,6 +17,8 @@ GATEWAY: Final = "gateway"
 SANDBOX: Final = "sandbox"
 # Not a process: who `kente` itself is when it calls services.
 OPERATOR: Final = "operator"
+# Beside the identities. It is none: nobody calls with it.
+CHECKPOINT_KEY: Final = "ledger-checkpoints.jwk"
 
 _HIGHEST_PORT = 65535
 
@@ -65,6 +67,11 @@ class StateDir:
         return self.identities / "bundle.jwks"
 
     @property
+    def checkpoint_key_file(self) -> Path:
+        """Private key that the ledger signs checkpoints with."""
+        return self.identities / CHECKPOINT_KEY
+
+    @property
     def secrets_file(self) -> Path:
         """Passwords and keys that were made once."""
         return self.path / "secrets.json"
@@ -78,6 +85,11 @@ class StateDir:
     def traces(self) -> Path:
         """Finished spans of each process, one JSON object a line."""
         return self.path / "traces"
+
+    @property
+    def proofs(self) -> Path:
+        """Proofs that the demo had checked."""
+        return self.path / "proofs"
 
     @property
     def run_file(self) -> Path:

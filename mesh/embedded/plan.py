@@ -140,6 +140,8 @@ class MeshPlan:
             environment["KENTE_DATABASE_URL"] = self._role_url(f"kente_{name}", keys.role_passwords[name])
             environment["KENTE_NATS_URL"] = self.outside.nats_url or self.nats.url
             environment.setdefault("KENTE_REQUEST_HASH_KEY", keys.request_hash_key)
+        if name == "ledger":
+            environment.setdefault("KENTE_LEDGER_CHECKPOINT_KEY_FILE", str(self.state.checkpoint_key_file))
         if name == "connections":
             environment.setdefault("KENTE_CONNECTIONS_ENCRYPTION_KEYS", keys.connections_encryption_keys)
         return environment

@@ -17,19 +17,20 @@ from mesh.embedded.keys import load_or_create
 from mesh.embedded.layout import GATEWAY, OPERATOR, SANDBOX, SERVICES, StateDir
 from mesh.embedded.plan import MeshPlan
 from mesh.migrations import migrate
-from mesh.tokens import create_identities
+from mesh.tokens import create_identities, create_private_key
 
 IDENTITIES: Final = (*SERVICES, GATEWAY, SANDBOX, OPERATOR)
 _POLL_SECONDS = 0.02
 
 
 async def set_up(plan: MeshPlan) -> list[str]:
-    """Make the identities and migrate. Returns the names of the migrations that were applied.
+    """Make the keys and migrate. Returns the names of the migrations that were applied.
 
     Raises:
         StartError: the database did not come up within the start limit, or a migration failed.
     """
     create_identities(plan.state.identities, IDENTITIES)
+    create_private_key(plan.state.checkpoint_key_file)
     if not plan.outside.database_url:
         await _wait_for_postgres(plan)
     try:

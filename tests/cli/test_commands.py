@@ -204,5 +204,5 @@ def test_identities_are_made_once_for_every_process(kente: Kente, tmp_path: Path
 
     assert first.json() == second.json()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert {"operator.jwk", "gateway.jwk", "ledger.jwk", "bundle.jwks"} <= set(before)
+    assert {"operator.jwk", "gateway.jwk", "ledger.jwk", "ledger-checkpoints.jwk", "bundle.jwks"} <= set(before)
     assert all("d" not in key for key in json.loads(before["bundle.jwks"])["keys"])

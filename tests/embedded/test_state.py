@@ -171,7 +171,10 @@ def test_a_process_gets_its_own_secrets_and_no_others(state: StateDir) -> None:
 
     ledger_password = made.role_passwords["ledger"]
     assert given["ledger"]["KENTE_DATABASE_URL"] == f"postgresql://kente_ledger:{ledger_password}@db:5432/kente"
+    assert given["ledger"]["KENTE_LEDGER_CHECKPOINT_KEY_FILE"] == str(state.checkpoint_key_file)
     assert given["connections"]["KENTE_CONNECTIONS_ENCRYPTION_KEYS"] == "k1:key-secret"
+    for name in ("connections", "gateway", "sandbox"):
+        assert "KENTE_LEDGER_CHECKPOINT_KEY_FILE" not in given[name]
     for name in ("gateway", "sandbox"):
         assert not {"KENTE_DATABASE_URL", "KENTE_NATS_URL"} & set(given[name])
     for name in ("ledger", "gateway", "sandbox"):

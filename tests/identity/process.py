@@ -48,6 +48,7 @@ async def running(
         "KENTE_TRACE_FILE": str(output.trace_file),
         f"KENTE_{name.upper()}_PORT": str(infrastructure.ports[name]),
         f"KENTE_{name.upper()}_METRICS_PORT": "0",
+        "KENTE_LEDGER_CHECKPOINT_KEY_FILE": str(infrastructure.checkpoint_key_file),
         **{f"KENTE_{peer.upper()}_ADDRESS": f"127.0.0.1:{port}" for peer, port in infrastructure.ports.items()},
     }
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("KENTE_")}

@@ -17,4 +17,6 @@ def environment_of(infrastructure: Infrastructure, process: str, **overrides: An
     texts = {
         name: value.get_secret_value() if isinstance(value, SecretStr) else str(value) for name, value in values.items()
     }
+    if process == "ledger":
+        texts["KENTE_LEDGER_CHECKPOINT_KEY_FILE"] = str(infrastructure.checkpoint_key_file)
     return {"PATH": os.environ["PATH"], **texts}

@@ -9,11 +9,21 @@ from pathlib import Path
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.errors import Problem, Reason
-from mesh.tokens import SERVICE_TOKEN_SECONDS, Identity, Principal, TrustBundle, create_identities
+from mesh.tokens import (
+    SERVICE_TOKEN_SECONDS,
+    Identity,
+    Principal,
+    TrustBundle,
+    create_identities,
+    create_private_key,
+    load_private_key,
+)
 
 NAMES = ("identity", "payments", "ledger")
 
@@ -206,6 +216,42 @@ def test_what_can_not_be_read_at_start_ends_the_process_with_one_line(folder: Pa
     for path in (folder / "missing.jwks", folder / "bad.jwk"):
         with pytest.raises(SystemExit, match=r"^KENTE_TRUST_BUNDLE_FILE: "):
             TrustBundle(path)
+
+
+def test_a_private_key_is_made_once_and_read_back_also_as_pem(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints.jwk"
+    create_private_key(path)
+    before = path.read_bytes()
+    create_private_key(path)
+    key = load_private_key(path, "KENTE_KEY")
+    pem = tmp_path / "checkpoints.pem"
+    pem.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    assert path.read_bytes() == before
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load_private_key(pem, "KENTE_KEY").private_bytes_raw() == key.private_bytes_raw()
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[]", "-----BEGIN PRIVATE KEY-----\nAAAA"])
+def test_a_key_that_can_not_be_read_ends_the_process_with_one_line(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "key.jwk"
+    if text is not None:
+        path.write_text(text)
+
+    with pytest.raises(SystemExit, match=r"^KENTE_KEY: .*kente identities"):
+        load_private_key(path, "KENTE_KEY")
+
+
+def test_a_key_of_another_kind_is_refused(folder: Path, tmp_path: Path) -> None:
+    public = tmp_path / "public.jwk"
+    public.write_text(json.dumps(json.loads((folder / "bundle.jwks").read_text())["keys"][0]))
+    other = tmp_path / "other.pem"
+    key = ec.generate_private_key(ec.SECP256R1())
+    other.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    for path in (public, other):
+        with pytest.raises(SystemExit, match=r"^KENTE_KEY: .* no private Ed25519 key"):
+            load_private_key(path, "KENTE_KEY")
 
 
 def test_private_keys_are_the_owners_and_are_made_once(folder: Path) -> None:
