@@ -93,7 +93,7 @@ def identities(
     folder: Annotated[Path, typer.Argument(help="Where the keys go.")] = DEFAULT_STATE_DIR / "identities",
     as_json: JsonOption = False,
 ) -> None:
-    """Make each process's private key, the bundle of all public ones, and the key of checkpoints, where they are missing."""
+    """Make the missing ones of: each process's private key, the bundle of public ones, the key of checkpoints."""
     from mesh.cli import migrate as command  # noqa: PLC0415 - as above
 
     command.run_identities(folder, as_json=as_json)
