@@ -114,24 +114,28 @@ class Oracle(History):
 
     def answer_group(self, group: Sequence[Ask], now: datetime) -> list[Outcome]:
         """The answers to what is linked: all booked, or one refused for its own reason and the others for that."""
+        if len(group) == 1:
+            return [self.answer(group[0], now)]
+        known = [self.known_answer(ask) for ask in group]
+        if all(known):
+            return [answer for answer in known if answer is not None]
         booked, answers = list(self.booked), dict(self.answers)
-        outcomes: list[Outcome] = []
-        for ask in group:
-            outcomes.append(self.answer(ask, now))
-            if isinstance(outcomes[-1], Refused):
-                break
-        if len(group) == 1 or not isinstance(outcomes[-1], Refused):
+        outcomes = [self.answer(ask, now) for ask in group]
+        # What was answered before, even when it was booked, can't be booked together with what is new.
+        faults = [number for number, answer in enumerate(known) if answer is not None]
+        faults += [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Refused)]
+        if not faults:
             return outcomes
-        culprit, reason = group[len(outcomes) - 1], outcomes[-1]
+        culprit, reason = group[faults[0]], outcomes[faults[0]]
         self.booked, self.answers = booked, answers
         outcomes = []
         for ask in group:
             of_others = Refused("LINKED_TRANSFER_FAILED", {"transaction_id": culprit.transaction_id})
-            outcome = reason if ask is culprit else of_others
-            known = self.known_answer(ask)
-            if known is None:
+            outcome = self.known_answer(ask)
+            if outcome is None:
+                outcome = reason if ask is culprit else of_others
                 self.answers[ask.transaction_id] = (ask, outcome)
-            outcomes.append(outcome if known is None else known)
+            outcomes.append(outcome)
         return outcomes
 
     def evaluated(self, ask: Ask, now: datetime) -> Outcome:
