@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
-from kente.ledger.v1 import ledger_service_pb2, ledger_service_pb2_grpc
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
+from kente.ledger.v1 import (
+    ledger_service_pb2,
+    ledger_service_pb2_grpc,
+)
+
+from mesh.clock import utc_now
 from mesh.server import Runtime, Servicer, Wiring, run_service
-from services.ledger.servicer import LedgerServicer
+from mesh.tokens import load_private_key
+from services.ledger.convert import postings, transfers
+from services.ledger.model.checkpoints import CheckpointSigner
+from services.ledger.servicer.ledger import LedgerServicer
 from services.ledger.settings import LedgerSettings
+from services.ledger.use_cases.book_batch import BatchTools, Wording
+from services.ledger.use_cases.booking import Bookkeeper
 
 
-async def build(runtime: Runtime[LedgerSettings]) -> Wiring:
-    """Wires the service."""
+async def build(runtime: Runtime[LedgerSettings], clock: Callable[[], datetime] = utc_now) -> Wiring:
+    """Wires the service.
+
+    Args:
+        clock: what the ledger takes for the time.
+    """
+    settings, database = runtime.settings, runtime.database
+    key = load_private_key(settings.checkpoint_key_file, "KENTE_LEDGER_CHECKPOINT_KEY_FILE")
+    signer = CheckpointSigner(settings.log_name, key)
+    wording = Wording(
+        booked=postings.booked_to_proto,
+        transfer=transfers.transfer_result_to_proto,
+        event=postings.transaction_to_json,
+        differing_fields=postings.differing_fields,
+    )
+    bookkeeper = Bookkeeper(
+        database,
+        BatchTools(clock, signer, wording),
+        batch_limit=settings.batch_limit,
+        queue_limit=settings.queue_limit,
+    )
+    servicer = LedgerServicer(
+        database, bookkeeper, clock=clock, effective_skew=timedelta(seconds=settings.effective_skew_seconds)
+    )
     return Wiring(
         servicers=[
             Servicer(
                 ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
                 ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server,
-                LedgerServicer(runtime.database),
-            )
-        ]
+                servicer,
+            ),
+        ],
+        background=[bookkeeper.run],
+        close=[bookkeeper.close],
     )
 
 

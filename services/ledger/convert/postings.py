@@ -12,6 +12,7 @@ from kente.ledger.v1 import ledger_pb2, proof_pb2
 from kente.ledger.v1 import ledger_service_pb2 as pb2
 
 from mesh.errors import Problem, Reason, Violation
+from mesh.money import INT64_MAX
 from services.ledger.convert.common import (
     HOLD_STATES_TO_PROTO,
     KINDS_TO_PROTO,
@@ -23,32 +24,23 @@ from services.ledger.convert.common import (
     time_from_proto,
     time_to_proto,
 )
-from services.ledger.model.accounts import Side
 from services.ledger.model.evaluation import BalanceAfter, Booked
 from services.ledger.model.postings import Assertion, Entry, Kind, Leg, Posting, Transaction
+from services.ledger.model.proofs import Checkpoint, InclusionProof
 
-SingleRequest = (
-    pb2.CreateTransactionRequest | pb2.PostHoldRequest | pb2.VoidHoldRequest | pb2.ReverseTransactionRequest
-)
+SingleRequest = pb2.CreateTransactionRequest | pb2.PostHoldRequest | pb2.VoidHoldRequest | pb2.ReverseTransactionRequest
 # Fields of a request that are about the call and not about what is to be booked.
 _CALL_FIELDS = ("request_id", "include_proof")
+TRANSFERS_LETTER = b"T"
 # What was asked for is kept as a letter for the RPC and the request without those fields.
 _REQUEST_TYPES: dict[bytes, type[Message]] = {
     b"C": pb2.CreateTransactionRequest,
     b"P": pb2.PostHoldRequest,
     b"V": pb2.VoidHoldRequest,
     b"R": pb2.ReverseTransactionRequest,
-    b"T": pb2.CreateTransfersRequest,
+    TRANSFERS_LETTER: pb2.CreateTransfersRequest,
 }
 _LETTERS = {type_: letter for letter, type_ in _REQUEST_TYPES.items()}
-_TRANSFERS_TAG = b"\x12"  # field 2, with a length
-_ACTIONS = {
-    ledger_pb2.Transfer.ACTION_UNSPECIFIED: Kind.POSTING,
-    ledger_pb2.Transfer.ACTION_POST: Kind.POSTING,
-    ledger_pb2.Transfer.ACTION_HOLD: Kind.HOLD,
-    ledger_pb2.Transfer.ACTION_POST_HOLD: Kind.HOLD_POSTING,
-    ledger_pb2.Transfer.ACTION_VOID_HOLD: Kind.HOLD_VOID,
-}
 
 
 def posting_from_proto(request: pb2.CreateTransactionRequest) -> Posting:
@@ -59,7 +51,7 @@ def posting_from_proto(request: pb2.CreateTransactionRequest) -> Posting:
     """
     expire_time = time_from_proto(request.expire_time, "expire_time") if request.HasField("expire_time") else None
     if expire_time is not None and not request.pending:
-        raise _invalid("expire_time", "is for what is held: set pending as well, or leave it out")
+        raise invalid("expire_time", "is for what is held: set pending as well, or leave it out")
     return Posting(
         transaction_id=request.transaction_id,
         kind=Kind.HOLD if request.pending else Kind.POSTING,
@@ -68,8 +60,8 @@ def posting_from_proto(request: pb2.CreateTransactionRequest) -> Posting:
         book_name=book_name_from_proto(request.book_name),
         description=request.description,
         source_id=request.source_id,
-        metadata=metadata_from_proto(request.metadata),
-        effective_time=_effective_time(request),
+        metadata=metadata_from_proto(request.metadata, "metadata"),
+        effective_time=effective_time_from_proto(request),
         expire_time=expire_time,
         assertions=tuple(
             Assertion(assertion.account_name, assertion.balance.amount_minor, assertion.balance.currency)
@@ -86,15 +78,15 @@ def hold_posting_from_proto(request: pb2.PostHoldRequest) -> Posting:
         Problem: FIELD_INVALID.
     """
     if len(request.legs) == 1:
-        raise _invalid("legs", "has one leg: give two or more that balance, or none to post all that is held")
+        raise invalid("legs", "has one leg: give two or more that balance, or none to post all that is held")
     return Posting(
         transaction_id=request.transaction_id,
         kind=Kind.HOLD_POSTING,
         request=_request_bytes(request),
         legs=_legs_from_proto(request.legs),
         description=request.description,
-        metadata=metadata_from_proto(request.metadata),
-        effective_time=_effective_time(request),
+        metadata=metadata_from_proto(request.metadata, "metadata"),
+        effective_time=effective_time_from_proto(request),
         related_id=request.hold_transaction_id,
         include_proof=request.include_proof,
     )
@@ -107,7 +99,7 @@ def hold_void_from_proto(request: pb2.VoidHoldRequest) -> Posting:
         kind=Kind.HOLD_VOID,
         request=_request_bytes(request),
         description=request.description,
-        metadata=metadata_from_proto(request.metadata),
+        metadata=metadata_from_proto(request.metadata, "metadata"),
         related_id=request.hold_transaction_id,
         include_proof=request.include_proof,
     )
@@ -124,93 +116,12 @@ def reversal_from_proto(request: pb2.ReverseTransactionRequest) -> Posting:
         kind=Kind.REVERSAL,
         request=_request_bytes(request),
         description=request.description,
-        metadata=metadata_from_proto(request.metadata),
-        effective_time=_effective_time(request),
+        metadata=metadata_from_proto(request.metadata, "metadata"),
+        effective_time=effective_time_from_proto(request),
         related_id=request.reversed_transaction_id,
         entry_indexes=tuple(request.entry_indexes),
         include_proof=request.include_proof,
     )
-
-
-def transfers_from_proto(request: pb2.CreateTransfersRequest) -> list[Posting]:
-    """The transfers that a request asks for.
-
-    Raises:
-        Problem: FIELD_INVALID, naming each field at fault.
-    """
-    book_name = book_name_from_proto(request.book_name)
-    violations: list[Violation] = []
-    for index, transfer in enumerate(request.transfers):
-        violations += [Violation(f"transfers[{index}].{field}", words) for field, words in _transfer_faults(transfer)]
-    if request.transfers[-1].linked:
-        words = "ends the batch within a linked group: add the rest of the group, or clear linked"
-        violations.append(Violation(f"transfers[{len(request.transfers) - 1}].linked", words))
-    if violations:
-        raise Problem(Reason.FIELD_INVALID, violations=violations)
-    # Ends what is kept of each: the request as it would look with this one transfer.
-    book = pb2.CreateTransfersRequest(book_name=request.book_name).SerializeToString()
-    return [
-        _transfer_from_proto(transfer, book_name, book, f"transfers[{index}].")
-        for index, transfer in enumerate(request.transfers)
-    ]
-
-
-def _transfer_from_proto(transfer: ledger_pb2.Transfer, book_name: str, book: bytes, field: str) -> Posting:
-    kind = _ACTIONS[transfer.action]
-    amount_minor, currency = transfer.amount.amount_minor, transfer.amount.currency
-    legs: tuple[Leg, ...] = ()
-    if kind is Kind.HOLD_POSTING:
-        # The amount only: the hold knows the accounts.
-        legs = (Leg("", Side.DEBIT, amount_minor, currency),) if amount_minor else ()
-    elif kind is not Kind.HOLD_VOID:
-        legs = (
-            Leg(transfer.debit_account_name, Side.DEBIT, amount_minor, currency),
-            Leg(transfer.credit_account_name, Side.CREDIT, amount_minor, currency),
-        )
-    return Posting(
-        transfer.transaction_id,
-        kind,
-        _transfer_bytes(transfer, book),
-        legs,
-        book_name,
-        transfer.description,
-        transfer.source_id,
-        metadata_from_proto(transfer.metadata, f"{field}metadata") if transfer.metadata else {},
-        _effective_time(transfer, field),
-        time_from_proto(transfer.expire_time, f"{field}expire_time") if transfer.HasField("expire_time") else None,
-        transfer.hold_transaction_id,
-        linked=transfer.linked,
-        up_to_available=transfer.up_to_available,
-    )
-
-
-def _transfer_faults(transfer: ledger_pb2.Transfer) -> Iterable[tuple[str, str]]:
-    """Fields of a transfer that do not go together, each with what is wrong and what to do."""
-    kind = _ACTIONS[transfer.action]
-    if kind in {Kind.POSTING, Kind.HOLD}:
-        if not transfer.debit_account_name:
-            yield "debit_account_name", "is empty: name the account to debit"
-        if not transfer.credit_account_name:
-            yield "credit_account_name", "is empty: name the account to credit"
-        if transfer.amount.amount_minor <= 0:
-            yield "amount.amount_minor", "must be more than zero minor units"
-        if transfer.hold_transaction_id:
-            yield "hold_transaction_id", "is for ACTION_POST_HOLD and ACTION_VOID_HOLD: leave it out"
-        if kind is Kind.POSTING and transfer.HasField("expire_time"):
-            yield "expire_time", "is for ACTION_HOLD: leave it out"
-        return
-    if not transfer.hold_transaction_id:
-        yield "hold_transaction_id", "is empty: name the hold"
-    for field in ("debit_account_name", "credit_account_name", "source_id"):
-        if getattr(transfer, field):
-            yield field, "is known from the hold: leave it out"
-    if transfer.HasField("expire_time"):
-        yield "expire_time", "is for ACTION_HOLD: leave it out"
-    if transfer.up_to_available:
-        yield "up_to_available", "is for ACTION_POST and ACTION_HOLD: leave it out"
-    if transfer.HasField("amount") and (kind is Kind.HOLD_VOID or transfer.amount.amount_minor <= 0):
-        words = "must be more than zero minor units" if kind is Kind.HOLD_POSTING else "is known from the hold"
-        yield "amount", f"{words}: correct it or leave it out"
 
 
 def check_effective_times(postings: Sequence[Posting], latest: datetime) -> None:
@@ -222,7 +133,7 @@ def check_effective_times(postings: Sequence[Posting], latest: datetime) -> None
     for index, posting in enumerate(postings):
         if posting.effective_time is not None and posting.effective_time > latest:
             field = "effective_time" if len(postings) == 1 else f"transfers[{index}].effective_time"
-            raise _invalid(field, f"is too far in the future: use a time up to {latest.isoformat()}")
+            raise invalid(field, f"is too far in the future: use a time up to {latest.isoformat()}")
 
 
 def differing_fields(stored: bytes, asked: bytes) -> list[str]:
@@ -251,10 +162,10 @@ def _value(message: Message, field: Any) -> object:  # noqa: ANN401 - descriptor
 
 
 def _request_bytes(request: SingleRequest) -> bytes:
-    body = type(request)()
-    body.CopyFrom(request)
+    body: Message = type(request)()
+    body.MergeFrom(request)
     for field in _CALL_FIELDS:
-        body.ClearField(field)  # type: ignore[arg-type]  # all four have them
+        body.ClearField(field)
     return _LETTERS[type(request)] + body.SerializeToString(deterministic=True)
 
 
@@ -264,34 +175,19 @@ def _legs_from_proto(legs: Iterable[ledger_pb2.Leg]) -> tuple[Leg, ...]:
     )
 
 
-def _transfer_bytes(transfer: ledger_pb2.Transfer, book: bytes) -> bytes:
-    body = transfer.SerializeToString(deterministic=True)
-    return b"".join((b"T", _TRANSFERS_TAG, _varint(len(body)), body, book))
-
-
-def _varint(number: int) -> bytes:
-    """A length as it stands before a field (protobuf encoding)."""
-    parts = bytearray()
-    while number > 0x7F:  # noqa: PLR2004 - seven bits a byte
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
-
-
-def _effective_time(message: Any, prefix: str = "") -> datetime | None:  # noqa: ANN401 - any request that has the field
+def effective_time_from_proto(message: Any, prefix: str = "") -> datetime | None:  # noqa: ANN401 - any request that has the field
     if not message.HasField("effective_time"):
         return None
     return time_from_proto(message.effective_time, f"{prefix}effective_time")
 
 
-def _invalid(field: str, description: str) -> Problem:
+def invalid(field: str, description: str) -> Problem:
     return Problem(Reason.FIELD_INVALID, violations=[Violation(field, description)])
 
 
 def transaction_to_proto(transaction: Transaction) -> ledger_pb2.Transaction:
     """A transaction as callers see it, with its entries."""
-    return ledger_pb2.Transaction(
+    message = ledger_pb2.Transaction(
         transaction_id=transaction.transaction_id,
         description=transaction.description,
         source_id=transaction.source_id,
@@ -303,10 +199,12 @@ def transaction_to_proto(transaction: Transaction) -> ledger_pb2.Transaction:
         metadata=transaction.metadata,
         leaf_index=transaction.leaf_index,
         expire_time=time_to_proto(transaction.expire_time),
-        hold_state=HOLD_STATES_TO_PROTO[transaction.hold_state] if transaction.hold_state else None,
         related_transaction_id=transaction.related_id,
         later_transaction_ids=transaction.later_ids,
     )
+    if transaction.hold_state is not None:
+        message.hold_state = HOLD_STATES_TO_PROTO[transaction.hold_state]
+    return message
 
 
 def entry_to_proto(entry: Entry, transaction: Transaction) -> ledger_pb2.Entry:
@@ -324,12 +222,32 @@ def entry_to_proto(entry: Entry, transaction: Transaction) -> ledger_pb2.Entry:
     )
 
 
-def booked_to_proto(booked: Booked, proof: proof_pb2.InclusionProof | None) -> pb2.CreateTransactionResponse:
+def booked_to_proto(booked: Booked, proof: InclusionProof | None) -> pb2.CreateTransactionResponse:
     """The answer to whoever asked for one transaction; all four RPCs that book one answer alike."""
     return pb2.CreateTransactionResponse(
         transaction=transaction_to_proto(booked.transaction),
         balances=[_balance_to_proto(balance) for balance in booked.balances],
-        proof=proof,
+        proof=inclusion_proof_to_proto(proof) if proof else None,
+    )
+
+
+def inclusion_proof_to_proto(proof: InclusionProof) -> proof_pb2.InclusionProof:
+    """The proof that a transaction is in the tree, as callers see it."""
+    return proof_pb2.InclusionProof(
+        leaf_index=proof.leaf_index,
+        record=proof.record,
+        path=proof.path,
+        checkpoint=checkpoint_to_proto(proof.checkpoint),
+    )
+
+
+def checkpoint_to_proto(checkpoint: Checkpoint) -> proof_pb2.Checkpoint:
+    """A checkpoint as callers see it."""
+    return proof_pb2.Checkpoint(
+        tree_size=checkpoint.tree_size,
+        root_hash=checkpoint.root_hash,
+        note=checkpoint.note,
+        create_time=time_to_proto(checkpoint.create_time),
     )
 
 
@@ -339,33 +257,8 @@ def _balance_to_proto(balance: BalanceAfter) -> ledger_pb2.AccountBalance:
         balance=money_to_proto(balance.balance_minor, balance.currency),
         pending_debits_minor=balance.pending_debits_minor,
         pending_credits_minor=balance.pending_credits_minor,
-        available_minor=balance.available_minor,
-    )
-
-
-def transfer_result_to_proto(booked: Booked) -> ledger_pb2.TransferResult:
-    """The answer to whoever asked for one transfer of several."""
-    transaction = booked.transaction
-    result = ledger_pb2.TransferResult(
-        transaction_id=transaction.transaction_id, leaf_index=transaction.leaf_index
-    )
-    if not transaction.entries:
-        return result
-    first = transaction.entries[0]
-    result.amount.amount_minor, result.amount.currency = first.amount_minor, first.currency
-    result.first_sequence = transaction.first_sequence
-    for entry in transaction.entries:
-        if entry.side is Side.DEBIT:
-            result.debit_balance_after_minor = entry.balance_after_minor
-        else:
-            result.credit_balance_after_minor = entry.balance_after_minor
-    return result
-
-
-def refusal_to_proto(transaction_id: str, problem: Problem) -> ledger_pb2.TransferResult:
-    """The answer to whoever asked for a transfer that was refused."""
-    return ledger_pb2.TransferResult(
-        transaction_id=transaction_id, reason=problem.reason_name, detail=problem.detail, metadata=problem.metadata
+        # A high credit limit allows more than the field can say.
+        available_minor=None if balance.available_minor is None else min(balance.available_minor, INT64_MAX),
     )
 
 

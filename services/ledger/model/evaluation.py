@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mesh.errors import Problem, Reason
-from mesh.ids import derive_id
+from mesh.ids import new_id
 from mesh.money import INT64_MAX
 from services.ledger.model.accounts import Account, AccountState, Side
 from services.ledger.model.postings import Entry, HoldState, Kind, Leg, Posting, Transaction
@@ -153,6 +153,8 @@ class Evaluation:
         self._sequence = sequence
         self._now = now
         self._undo: list[Callable[[], None]] = []
+        # Low and high of each account before the posting that is being applied touched it.
+        self._bounds: dict[str, tuple[int, int]] = {}
         self.booked: list[Booked] = []
 
     @property
@@ -178,6 +180,7 @@ class Evaluation:
             Problem: the reasons that the contract gives for the RPC.
         """
         mark = self.mark()
+        self._bounds = {}
         try:
             return self._post(posting)
         except Problem:
@@ -188,13 +191,15 @@ class Evaluation:
         """Releases a hold whose time is over."""
         hold = self._related[hold_id]
         expiry = Posting(
-            transaction_id=derive_id("txn", hold_id, "expiry"),
+            # Nobody can have taken it; that it happens once is what the hold's own state says.
+            transaction_id=new_id("txn"),
             kind=Kind.HOLD_EXPIRY,
             request=b"",
             book_name=hold.transaction.book_name,
             effective_time=hold.transaction.expire_time,
             related_id=hold_id,
         )
+        self._bounds = {}
         self._release(hold, HoldState.EXPIRED, expiry.transaction_id)
         return self._book(expiry, (), hold.transaction.book_name)
 
@@ -273,7 +278,9 @@ class Evaluation:
                     transaction_id=before.transaction_id,
                     reversal_transaction_id=reversal_id,
                 )
-        legs = tuple(Leg(entry.account_name, entry.side.opposite, entry.amount_minor, entry.currency) for entry in entries)
+        legs = tuple(
+            Leg(entry.account_name, entry.side.opposite, entry.amount_minor, entry.currency) for entry in entries
+        )
         check_balanced(legs)
         self._check_period(posting, before.book_name)
         reversed_before = dict(related.reversed_by)
@@ -319,8 +326,12 @@ class Evaluation:
             running.add(entry.side, -entry.amount_minor, pending=True)
 
     def _remember(self, running: Running) -> None:
-        saved = running.save()
-        self._undo.append(lambda: running.restore(saved))
+        """Keeps what an account was before the posting that is being applied."""
+        name = running.account.account_name
+        if name not in self._bounds:
+            self._bounds[name] = (running.low, running.high)
+            saved = running.save()
+            self._undo.append(lambda: running.restore(saved))
 
     def _check_period(self, posting: Posting, book_name: str) -> None:
         closed_time = self._closed_times.get(book_name)
@@ -340,17 +351,14 @@ class Evaluation:
                 leg at fault; BALANCE_LIMIT_EXCEEDED; BALANCE_ASSERTION_FAILED.
         """
         pending = posting.kind is Kind.HOLD
-        touched: dict[str, tuple[Running, int, int]] = {}
         if posting.up_to_available:
             legs = self._reduced(legs, book_name)
+        touched: dict[str, Running] = {}
         entries, account_keys = [], []
         for leg in legs:
-            running = self._accounts.get((book_name, leg.account_name))
-            if running is None or not running.postable or running.account.currency != leg.currency:
-                raise _leg_problem(running, leg)
-            if leg.account_name not in touched:
-                touched[leg.account_name] = (running, running.low, running.high)
-                self._remember(running)
+            running = self._postable(leg, book_name)
+            touched[leg.account_name] = running
+            self._remember(running)
             running.add(leg.side, leg.amount_minor, pending=pending)
             if running.overflows:
                 raise _overflow(leg)
@@ -366,8 +374,8 @@ class Evaluation:
                 )
             )
             account_keys.append(running.account.account_key)
-        for running, low, high in touched.values():
-            _check_limits(running, low, high)
+        for name, running in touched.items():
+            _check_limits(running, *self._bounds[name])
         for assertion in posting.assertions:
             self._check_assertion(assertion.account_name, assertion.balance_minor, assertion.currency, book_name)
         transaction = Transaction(
@@ -386,7 +394,7 @@ class Evaluation:
             create_time=self._now,
         )
         booked = Booked(
-            transaction, tuple(account_keys), tuple(_balance_after(running) for running, _, _ in touched.values())
+            transaction, tuple(account_keys), tuple(_balance_after(running) for running in touched.values())
         )
         self._sequence += len(entries)
         self.booked.append(booked)
@@ -406,28 +414,31 @@ class Evaluation:
             Problem: BALANCE_LIMIT_EXCEEDED, they leave nothing.
         """
         amount_minor = legs[0].amount_minor
-        for leg in legs:
-            running = self._accounts.get((book_name, leg.account_name))
-            if running is None:
-                raise _leg_problem(running, leg)
+        for running, leg in [(self._postable(leg, book_name), leg) for leg in legs]:
             room_minor = _room(running, leg.side)
-            if room_minor is not None and room_minor <= 0:
-                raise Problem(
-                    Reason.BALANCE_LIMIT_EXCEEDED,
-                    f"account {leg.account_name} leaves nothing to move",
-                    account_name=leg.account_name,
-                    available_minor="0",
-                )
-            if room_minor is not None:
-                amount_minor = min(amount_minor, room_minor)
+            if room_minor is None:
+                continue
+            if room_minor <= 0:
+                is_raised = (leg.side is Side.DEBIT) is running.is_debit
+                raise _limit_exceeded(running, leg.amount_minor - room_minor, 0, is_raised=is_raised)
+            amount_minor = min(amount_minor, room_minor)
         return [replace(leg, amount_minor=amount_minor) for leg in legs]
+
+    def _postable(self, leg: Leg, book_name: str) -> Running:
+        """The account of a leg.
+
+        Raises:
+            Problem: ACCOUNT_NOT_FOUND, ACCOUNT_NOT_OPEN or ACCOUNT_CURRENCY_MISMATCH.
+        """
+        running = self._accounts.get((book_name, leg.account_name))
+        if running is None or not running.postable or running.account.currency != leg.currency:
+            raise _leg_problem(running, leg)
+        return running
 
     def _check_assertion(self, account_name: str, balance_minor: int, currency: str, book_name: str) -> None:
         running = self._accounts.get((book_name, account_name))
         if running is None:
-            raise Problem(
-                Reason.ACCOUNT_NOT_FOUND, f"account {account_name} does not exist", account_name=account_name
-            )
+            raise Problem(Reason.ACCOUNT_NOT_FOUND, f"account {account_name} does not exist", account_name=account_name)
         if running.balance != balance_minor or running.account.currency != currency:
             raise Problem(
                 Reason.BALANCE_ASSERTION_FAILED,
@@ -517,24 +528,29 @@ def _check_limits(running: Running, low_before: int, high_before: int) -> None:
     """
     lowest, highest = running.lowest, running.account.limits.max_balance_minor
     if lowest is not None and lowest > running.low < low_before:
-        limit = "CREDIT_LIMIT" if running.account.limits.credit_limit_minor is not None else "MIN_BALANCE"
-        raise _limit_exceeded(running, limit, lowest, lowest - running.low, max(0, low_before - lowest))
+        raise _limit_exceeded(running, lowest - running.low, max(0, low_before - lowest), is_raised=False)
     if highest is not None and highest < running.high > high_before:
-        raise _limit_exceeded(running, "MAX_BALANCE", highest, running.high - highest, max(0, highest - high_before))
+        raise _limit_exceeded(running, running.high - highest, max(0, highest - high_before), is_raised=True)
 
 
-def _limit_exceeded(running: Running, limit: str, limit_minor: int, exceeded_by: int, available: int) -> Problem:
-    name = running.account.account_name
+def _limit_exceeded(running: Running, exceeded_by_minor: int, available_minor: int, *, is_raised: bool) -> Problem:
+    account, limits = running.account, running.account.limits
+    if is_raised:
+        limit, limit_minor = "MAX_BALANCE", limits.max_balance_minor
+    else:
+        limit = "MIN_BALANCE" if limits.credit_limit_minor is None else "CREDIT_LIMIT"
+        limit_minor = running.lowest or 0
     words = limit.lower().replace("_", " ")
     return Problem(
         Reason.BALANCE_LIMIT_EXCEEDED,
-        f"account {name} would pass its {words} by {exceeded_by} minor units; {available} are available",
-        account_name=name,
+        f"account {account.account_name} would pass its {words} by {exceeded_by_minor} minor units;"
+        f" {available_minor} are available",
+        account_name=account.account_name,
         limit=limit,
         limit_minor=str(limit_minor),
-        exceeded_by_minor=str(exceeded_by),
-        available_minor=str(available),
-        currency=running.account.currency,
+        exceeded_by_minor=str(exceeded_by_minor),
+        available_minor=str(available_minor),
+        currency=account.currency,
     )
 
 

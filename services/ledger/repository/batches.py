@@ -40,7 +40,8 @@ _BOOK = """
         SET last_sequence = $3, tree_size = $4, frontier = $5, last_create_time = $6
         WHERE journal_key = $1
     ), signed AS (
-        INSERT INTO checkpoints (journal_key, tenant_id, tree_size, last_sequence, root_hash, note, create_time, event_ids)
+        INSERT INTO checkpoints (journal_key, tenant_id, tree_size, last_sequence, root_hash, note, create_time,
+                                 event_ids)
         VALUES ($1, $2, $4, $3, $7, $8, $6, $9)
     ), booked AS (
         INSERT INTO transactions (journal_key, tenant_id, create_time, leaf_index, book_key, transaction_id, kind,
@@ -51,8 +52,9 @@ _BOOK = """
         FROM unnest($10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::bigint[], $15::integer[], $16::text[],
                     $17::text[], $18::text[], $19::bigint[], $20::timestamptz[], $21::timestamptz[], $22::bytea[],
                     $23::bytea[], $24::bytea[])
-             AS booking (leaf_index, book_key, transaction_id, kind, first_sequence, entry_count, description, source_id,
-                         metadata, related_leaf_index, effective_time, expire_time, leaf_hash, request, answer)
+             AS booking (leaf_index, book_key, transaction_id, kind, first_sequence, entry_count, description,
+                         source_id, metadata, related_leaf_index, effective_time, expire_time, leaf_hash, request,
+                         answer)
     )
     INSERT INTO entries (journal_key, tenant_id, create_time, sequence, leaf_index, account_key, side, pending,
                          amount_minor, balance_after_minor, effective_time)
@@ -118,9 +120,7 @@ async def find_known(connection: Connection, tenant_id: str, transaction_ids: Co
     return {row["transaction_id"]: Outcome(row["request"] or b"", row["answer"], row["status"]) for row in rows}
 
 
-async def find_request_hashes(
-    connection: Connection, tenant_id: str, request_ids: Collection[str]
-) -> dict[str, bytes]:
+async def find_request_hashes(connection: Connection, tenant_id: str, request_ids: Collection[str]) -> dict[str, bytes]:
     """What those of the request ids were used for that were used before."""
     rows = await connection.fetch(
         "SELECT request_id::text, request_hash FROM requests WHERE tenant_id = $1 AND request_id = ANY($2::uuid[])",
@@ -191,6 +191,7 @@ async def write_bookings(
     journal: Journal,
     head: Head,
     bookings: Sequence[Booking],
+    *,
     book_keys: Mapping[str, int],
     related_leaf_indexes: Mapping[str, int],
 ) -> None:

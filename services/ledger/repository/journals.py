@@ -16,6 +16,10 @@ _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 # Each statement is written out once, so that a connection prepares it once.
 _FIND = f"SELECT {_COLUMNS} FROM journals WHERE tenant_id = $1"  # noqa: S608 - a constant of this file
 _LOCK = f"{_FIND} FOR NO KEY UPDATE"
+_FIND_EXPIRING = (
+    "SELECT tenant_id, next_expire_time FROM journals WHERE next_expire_time IS NOT NULL"
+    " ORDER BY next_expire_time LIMIT $1"
+)
 # How many tenants are looked at in one go.
 _DUE_TENANTS = 100
 _CREATE = "INSERT INTO journals (tenant_id) VALUES ($1) ON CONFLICT (tenant_id) DO NOTHING"
@@ -63,6 +67,16 @@ async def find_journal(connection: Connection, tenant_id: str) -> Journal | None
 def later(journal: Journal, now: datetime) -> datetime:
     """The time of what is booked now: never before what was booked last, even when the clock was set back."""
     return max(journal.last_create_time, now)
+
+
+async def find_due_tenants(connection: Connection, now: datetime) -> tuple[list[str], datetime | None]:
+    """Tenants with a hold whose time may be over, and when the next hold of the others expires.
+
+    For a transaction that sees every tenant.
+    """
+    rows = await connection.fetch(_FIND_EXPIRING, _DUE_TENANTS)
+    due = [row["tenant_id"] for row in rows if row["next_expire_time"] <= now]
+    return due, next((row["next_expire_time"] for row in rows if row["next_expire_time"] > now), None)
 
 
 def _journal(row: Row) -> Journal:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,11 +19,12 @@ from google.rpc import status_pb2
 from mesh import outbox
 from mesh.database import Connection
 from mesh.errors import Problem, Reason
-from mesh.interceptors import audit
+from mesh.interceptors.audit import AuditRow, write_rows
 from services.ledger.model.checkpoints import CheckpointSigner
 from services.ledger.model.evaluation import Booked, Evaluation, Related
 from services.ledger.model.merkle import Growth, Tree, leaf_hash
 from services.ledger.model.postings import HoldState, Kind, Posting, Transaction
+from services.ledger.model.proofs import Checkpoint, InclusionProof
 from services.ledger.model.records import encode_record
 from services.ledger.repository import batches
 from services.ledger.repository.accounts import find_accounts
@@ -46,19 +47,6 @@ _TURN = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """The proof that a booked transaction is in the tree."""
-
-    leaf_index: int
-    record: bytes
-    path: Sequence[bytes]
-    tree_size: int
-    root_hash: bytes
-    note: str
-    create_time: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Wording:
     """How outcomes are put into the words of the contract.
 
@@ -69,7 +57,7 @@ class Wording:
         differing_fields: names of the fields in which two stored requests differ.
     """
 
-    booked: Callable[[Booked, Proof | None], Message]
+    booked: Callable[[Booked, InclusionProof | None], Message]
     transfer: Callable[[Booked], Message]
     event: Callable[[Transaction], Mapping[str, Any]]
     differing_fields: Callable[[bytes, bytes], list[str]]
@@ -82,7 +70,7 @@ class Work:
     Attributes:
         request_hash: of all that was asked for, to recognise the same call again.
         together: the postings are transfers of one call, announced by one event.
-        caller: who asks, as the audit log keeps it.
+        audit_row: of the call, as if it ended well.
         trace_context: of the call, for its events.
     """
 
@@ -90,7 +78,7 @@ class Work:
     request_hash: bytes
     postings: Sequence[Posting]
     together: bool
-    caller: audit.Caller
+    audit_row: AuditRow
     trace_context: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -142,9 +130,7 @@ async def book_batch(
     results = [await batch.settle(work) for work in works]
     await batch.write(connection)
     return [
-        [item.result if isinstance(item, _Settled) else item for item in result]
-        if isinstance(result, list)
-        else result
+        [item.result if isinstance(item, _Settled) else item for item in result] if isinstance(result, list) else result
         for result in results
     ]
 
@@ -300,7 +286,7 @@ class _Batch:
         if self._evaluation.booked:
             await self._write_booked(connection)
         if self._works:
-            await audit.write_rows(connection, [_audit_row(work, new) for work, new in self._works])
+            await write_rows(connection, [_audit_row(work, new) for work, new in self._works])
 
     async def _write_booked(self, connection: Connection) -> None:
         journal, booked = self._journal, self._evaluation.booked
@@ -331,7 +317,9 @@ class _Batch:
         leaf_indexes = self._leaf_indexes()
         await batches.write_movements(connection, self._evaluation.movements())
         book_keys = {name: key for name, (key, _) in self._known.books.items()}
-        await batches.write_bookings(connection, journal, head, bookings, book_keys, leaf_indexes)
+        await batches.write_bookings(
+            connection, journal, head, bookings, book_keys=book_keys, related_leaf_indexes=leaf_indexes
+        )
         ends = {
             leaf_indexes[one.transaction.related_id]: (_ENDS[one.transaction.kind], one.transaction.leaf_index)
             for one in booked
@@ -345,6 +333,7 @@ class _Batch:
     ) -> dict[str, tuple[bytes | None, bytes | None]]:
         """Makes the answers. Gives request and answer by transaction id."""
         wording, first_leaf_index = self._tools.wording, self._journal.tree_size
+        checkpoint = Checkpoint(growth.size, growth.root, note, self._now)
         kept: dict[str, tuple[bytes | None, bytes | None]] = {}
         for work, new in self._works:
             for settled in new:
@@ -357,7 +346,7 @@ class _Batch:
                     if settled.posting.include_proof:
                         leaf_index = settled.booked.transaction.leaf_index
                         record, path = records[leaf_index - first_leaf_index], growth.inclusion_path(leaf_index)
-                        proof = Proof(leaf_index, record, path, growth.size, growth.root, note, self._now)
+                        proof = InclusionProof(leaf_index, record, path, checkpoint)
                     answer = wording.booked(settled.booked, proof)
                 settled.answer = answer.SerializeToString(deterministic=True)
                 kept[settled.posting.transaction_id] = (settled.posting.request, settled.answer)
@@ -373,15 +362,15 @@ class _Batch:
                 for transaction in transactions:
                     yield _event(tenant_id, transaction, wording, work.trace_context)
             elif transactions:
-                data = _range_of(work.request_id, transactions)
-                yield outbox.Event("ledger.transfers.booked", tenant_id, work.request_id, data, work.trace_context)
+                data = _range_of(work.audit_row.request_id, transactions)
+                yield outbox.Event(
+                    "ledger.transfers.booked", tenant_id, work.audit_row.request_id, data, work.trace_context
+                )
 
     def _leaf_indexes(self) -> dict[str, int]:
         """Leaf index by id of every transaction that another of the batch may relate to."""
         found = {id_: one.transaction.leaf_index for id_, one in self._known.related.items()}
-        return found | {
-            one.transaction.transaction_id: one.transaction.leaf_index for one in self._evaluation.booked
-        }
+        return found | {one.transaction.transaction_id: one.transaction.leaf_index for one in self._evaluation.booked}
 
     def _reversed(self, leaf_indexes: Mapping[str, int]) -> Iterator[tuple[int, int, int]]:
         for _, new in self._works:
@@ -415,9 +404,7 @@ def _event(
     # All that happens to a hold is said of the hold, so that it is told in its order.
     is_end = transaction.kind in {Kind.HOLD_VOID, Kind.HOLD_EXPIRY}
     subject_id = transaction.related_id if is_end else transaction.transaction_id
-    return outbox.Event(
-        _EVENTS[transaction.kind], tenant_id, subject_id, wording.event(transaction), trace_context
-    )
+    return outbox.Event(_EVENTS[transaction.kind], tenant_id, subject_id, wording.event(transaction), trace_context)
 
 
 def _range_of(request_id: str, transactions: Sequence[Transaction]) -> dict[str, Any]:
@@ -434,9 +421,7 @@ def _range_of(request_id: str, transactions: Sequence[Transaction]) -> dict[str,
     }
 
 
-def _audit_row(work: Work, new: Sequence[_Settled]) -> audit.Row:
-    """The row of one call. A call for many transfers is audited by its request id."""
-    resources = {} if work.together else {"transaction_id": work.postings[0].transaction_id}
+def _audit_row(work: Work, new: Sequence[_Settled]) -> AuditRow:
+    """The row of one call. A call for many transfers ends well, however each of them does."""
     problem = next((one.problem for one in new if one.problem is not None), None)
-    outcome = "OK" if problem is None or work.together else problem.reason_name
-    return audit.Row(work.caller, resources, outcome)
+    return work.audit_row if problem is None or work.together else replace(work.audit_row, outcome=problem.reason_name)

@@ -1,7 +1,7 @@
 """Where concurrent calls meet: each tenant's calls wait in one lane, and are booked a batch at a time.
 
-While one batch of a tenant is on its way to the disk, the calls that come meanwhile gather for the next: the busier, the
-larger the batches. Processes that serve the same tenant meet at the row of its journal.
+While one batch of a tenant is on its way to the disk, the calls that come meanwhile gather for the next: the
+busier, the larger the batches. Processes that serve the same tenant meet at the row of its journal.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class Bookkeeper:
     async def _book_waiting(self, tenant_id: str, batch: Sequence[_Waiting]) -> None:
         try:
             results = await self._book_patiently(tenant_id, batch)
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+        except Exception as error:
             if len(batch) > 1 and not is_outage(error):
                 # One of them does what none should; the others must not suffer for it.
                 log.exception("batch_failed", postings=len(batch))

@@ -1,0 +1,84 @@
+"""The RPCs that book: convert in, let the bookkeeper book, convert out."""
+
+# ruff: noqa: N802 - the contracts name the methods
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from kente.ledger.v1 import ledger_service_pb2 as pb2
+from opentelemetry import propagate
+
+from mesh.context import current_call, current_tenant_id
+from mesh.errors import Problem
+from mesh.ids import derive_uuid
+from mesh.interceptors.audit import current_row
+from services.ledger.convert import postings as convert
+from services.ledger.convert.transfers import transfers_answer, transfers_from_proto
+from services.ledger.model.postings import Posting
+from services.ledger.use_cases.book_batch import Result, Work
+from services.ledger.use_cases.booking import Bookkeeper
+
+
+class BookingRpcs:
+    """Everything that changes balances. Whoever builds the servicer sets the attributes."""
+
+    _bookkeeper: Bookkeeper
+    _clock: Callable[[], datetime]
+    _effective_skew: timedelta
+
+    async def CreateTransaction(
+        self, request: pb2.CreateTransactionRequest, _context: object
+    ) -> pb2.CreateTransactionResponse:
+        answer = await self._book_one(convert.posting_from_proto(request))
+        return pb2.CreateTransactionResponse.FromString(answer)
+
+    async def CreateTransfers(
+        self, request: pb2.CreateTransfersRequest, _context: object
+    ) -> pb2.CreateTransfersResponse:
+        postings = transfers_from_proto(request)
+        results = await self._book(postings, together=True)
+        return pb2.CreateTransfersResponse.FromString(
+            transfers_answer([posting.transaction_id for posting in postings], results)
+        )
+
+    async def PostHold(self, request: pb2.PostHoldRequest, _context: object) -> pb2.PostHoldResponse:
+        answer = await self._book_one(convert.hold_posting_from_proto(request))
+        return pb2.PostHoldResponse.FromString(answer)
+
+    async def VoidHold(self, request: pb2.VoidHoldRequest, _context: object) -> pb2.VoidHoldResponse:
+        answer = await self._book_one(convert.hold_void_from_proto(request))
+        return pb2.VoidHoldResponse.FromString(answer)
+
+    async def ReverseTransaction(
+        self, request: pb2.ReverseTransactionRequest, _context: object
+    ) -> pb2.ReverseTransactionResponse:
+        answer = await self._book_one(convert.reversal_from_proto(request))
+        return pb2.ReverseTransactionResponse.FromString(answer)
+
+    async def _book_one(self, posting: Posting) -> bytes:
+        """The answer to one posting.
+
+        Raises:
+            Problem: it was refused.
+        """
+        (result,) = await self._book([posting], together=False)
+        if isinstance(result, Problem):
+            raise result
+        return result
+
+    async def _book(self, postings: Sequence[Posting], *, together: bool) -> list[Result]:
+        convert.check_effective_times(postings, self._clock() + self._effective_skew)
+        tenant_id, call = current_tenant_id(), current_call()
+        trace_context: dict[str, str] = {}
+        propagate.inject(trace_context)
+        hash_ = hashlib.sha256()
+        for posting in postings:
+            hash_.update(posting.request)
+        # A request_id says nothing across methods.
+        request_id = derive_uuid(call.method, call.request_id.lower())
+        resources = {} if together else {"transaction_id": postings[0].transaction_id}
+        work = Work(request_id, hash_.digest(), postings, together, current_row(resources), trace_context)
+        return await self._bookkeeper.book(tenant_id, work, call.deadline_monotonic)
