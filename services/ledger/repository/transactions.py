@@ -15,6 +15,10 @@ from collections.abc import Sequence
 from mesh.database import Connection, Row
 from services.ledger.model.accounts import Side
 from services.ledger.model.postings import Entry, HoldState, Kind, Transaction
+from services.ledger.model.reading import TransactionFilter
+from services.ledger.repository.arguments import Arguments
+from services.ledger.repository.journals import Journal
+from services.ledger.repository.positions import position_at
 
 # Of rows found in `transactions`.
 _FOUND_COLUMNS = """
@@ -73,6 +77,67 @@ async def find_transactions(
         transaction_ids,
     )
     return {row["transaction_id"]: _transaction(row) for row in rows}
+
+
+async def list_transactions(
+    connection: Connection, journal: Journal, wanted: TransactionFilter, *, after_leaf_index: int, limit: int
+) -> list[Transaction]:
+    """Transactions in the order they were booked."""
+    arguments = Arguments()
+    conditions = [
+        f"""transactions.book_key = (
+                SELECT books.book_key FROM books
+                WHERE books.tenant_id = {arguments.add(journal.tenant_id)}
+                  AND books.book_name = {arguments.add(wanted.book_name)})"""
+    ]
+    if wanted.source_id:
+        conditions.append(f"transactions.tenant_id = {arguments.add(journal.tenant_id)}")
+        conditions.append(
+            f"transactions.source_id = {arguments.add(wanted.source_id)} AND transactions.source_id <> ''"
+        )
+    else:
+        conditions.append(f"transactions.journal_key = {arguments.add(journal.journal_key)}")
+    if wanted.kind is not None:
+        conditions.append(f"transactions.kind = {arguments.add(wanted.kind.value)}")
+    if wanted.metadata:
+        conditions.append(f"transactions.metadata @> {arguments.add(json.dumps(dict(wanted.metadata)))}::text::jsonb")
+    if wanted.booked.last_time_before is not None:
+        before = await position_at(connection, journal, wanted.booked.last_time_before)
+        after_leaf_index = max(after_leaf_index, before.tree_size - 1)
+    if wanted.booked.last_time is not None:
+        until = await position_at(connection, journal, wanted.booked.last_time)
+        conditions.append(f"transactions.leaf_index < {arguments.add(until.tree_size)}")
+    rows = await connection.fetch(
+        f"""
+        WITH found AS MATERIALIZED (
+            SELECT {_FOUND_COLUMNS} FROM transactions
+            WHERE {" AND ".join(conditions)} AND transactions.leaf_index > {arguments.add(after_leaf_index)}
+            ORDER BY transactions.leaf_index LIMIT {arguments.add(limit)}
+        )
+        {_SELECT_FOUND}
+        """,
+        *arguments,
+    )
+    return [_transaction(row) for row in rows]
+
+
+async def list_journal(
+    connection: Connection, journal: Journal, *, from_leaf_index: int, limit: int
+) -> list[Transaction]:
+    """Transactions of all books in the order they were booked, from a leaf on."""
+    rows = await connection.fetch(
+        f"""
+        WITH found AS MATERIALIZED (
+            SELECT {_FOUND_COLUMNS} FROM transactions WHERE journal_key = $1 AND leaf_index >= $2
+            ORDER BY leaf_index LIMIT $3
+        )
+        {_SELECT_FOUND}
+        """,
+        journal.journal_key,
+        from_leaf_index,
+        limit,
+    )
+    return [_transaction(row) for row in rows]
 
 
 def _transaction(row: Row) -> Transaction:
