@@ -5,16 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from datetime import datetime
 
 from services.ledger.model.exports.tables import (
-    Amount,
     Row,
     Table,
     Value,
+    cell_text,
     looks_like_formula,
-    major_text,
-    time_text,
 )
 
 
@@ -44,16 +41,6 @@ def _lines(rows: Iterable[list[str]]) -> bytes:
 
 
 def _cell(value: Value) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case Amount():
-            return major_text(value.amount_minor, value.scale)
-        case datetime():
-            return time_text(value)
-    # An apostrophe in front tells every spreadsheet that a text follows.
-    return f"'{value}" if looks_like_formula(value) else value
+    text = cell_text(value)
+    # An apostrophe in front tells every spreadsheet that a text follows. What is no text can't be a formula.
+    return f"'{text}" if isinstance(value, str) and looks_like_formula(text) else text

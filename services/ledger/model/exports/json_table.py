@@ -7,10 +7,9 @@ readers would make them a double and lose digits.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 
-from services.ledger.model.exports.tables import Amount, Row, Table, Value, major_text, time_text
+from services.ledger.model.exports.tables import Row, Table, Value, cell_text
 
 
 class JsonWriter:
@@ -45,13 +44,11 @@ def _camel(name: str) -> str:
     return first + "".join(part.capitalize() for part in others)
 
 
-def _cell(value: Value) -> str | bool | None:
+def _cell(value: Value) -> str | bool | dict[str, str]:
     match value:
-        case None | bool() | str():
+        case bool():
             return value
-        case int():
-            return str(value)
-        case Amount():
-            return major_text(value.amount_minor, value.scale)
-        case datetime():
-            return time_text(value)
+        case Mapping():
+            return dict(value)
+        case _:
+            return cell_text(value)

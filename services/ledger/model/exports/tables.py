@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,6 +22,7 @@ class Kind(enum.Enum):
     AMOUNT = enum.auto()
     FLAG = enum.auto()
     TIME = enum.auto()
+    MAP = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Amount:
     scale: int
 
 
-Value = str | int | bool | datetime | Amount | None
+Value = str | int | bool | datetime | Amount | Mapping[str, str] | None
 Row = Sequence[Value]
 
 
@@ -69,6 +71,29 @@ def time_text(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
 
 
+def map_text(names: Mapping[str, str]) -> str:
+    """Names and their values as JSON, sorted; nothing when there are none."""
+    return json.dumps(dict(names), ensure_ascii=False, sort_keys=True) if names else ""
+
+
 def looks_like_formula(text: str) -> bool:
     """Whether a programme might evaluate a text instead of showing it."""
     return _FORMULA.match(text) is not None
+
+
+def cell_text(value: Value) -> str:
+    """Any value as a text; nothing is an empty text."""
+    match value:
+        case None:
+            text = ""
+        case bool():
+            text = "true" if value else "false"
+        case Amount():
+            text = major_text(value.amount_minor, value.scale)
+        case datetime():
+            text = time_text(value)
+        case Mapping():
+            text = map_text(value)
+        case int() | str():
+            text = str(value)
+    return text

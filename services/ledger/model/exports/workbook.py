@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from services.ledger.model.exports.tables import (
     Value,
     looks_like_formula,
     major_text,
+    map_text,
     time_text,
 )
 
@@ -26,7 +27,7 @@ SHEET_ROWS_MAX = 1_048_576
 _EXACT_DIGITS = 15
 # Times before are no times to a workbook.
 _FIRST_TIME = datetime(1900, 3, 1, tzinfo=UTC)
-_CHARACTERS = {Kind.TEXT: 28, Kind.INTEGER: 12, Kind.AMOUNT: 18, Kind.FLAG: 9, Kind.TIME: 24}
+_CHARACTERS = {Kind.TEXT: 28, Kind.INTEGER: 12, Kind.AMOUNT: 18, Kind.FLAG: 9, Kind.TIME: 24, Kind.MAP: 28}
 
 
 class WorkbookWriter:
@@ -105,6 +106,8 @@ class WorkbookWriter:
                 sheet.write_datetime(row, index, value.astimezone(UTC).replace(tzinfo=None))
             case datetime():
                 sheet.write_string(row, index, time_text(value))
+            case Mapping():
+                sheet.write_string(row, index, map_text(value))
             case str():
                 sheet.write_string(row, index, value, self._quoted if looks_like_formula(value) else None)
 
