@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -63,13 +63,16 @@ class Event:
     Attributes:
         type: "<domain>.<resource>.<what happened>", such as "payments.payment.succeeded".
         subject_id: the resource it happened to.
-        data: the resource as it is now; fields marked debug_redact are masked before they are written.
+        data: the resource as it is now. Of a message, fields marked debug_redact are masked before they are written.
+            A mapping is written as it is: it must be what the JSON form of such a message is.
+        trace_context: of the call that caused it; None means the current one.
     """
 
     type: str
     tenant_id: str
     subject_id: str
-    data: Message
+    data: Message | Mapping[str, Any]
+    trace_context: Mapping[str, str] | None = None
 
 
 async def add(connection: Connection, event: Event) -> str:
@@ -81,39 +84,65 @@ async def add(connection: Connection, event: Event) -> str:
     Raises:
         ValueError: it can't be published: its type or tenant makes no subject, or it is larger than MAX_EVENT_BYTES.
     """
+    return (await add_all(connection, [event]))[0]
+
+
+async def add_all(connection: Connection, events: Sequence[Event]) -> list[str]:
+    """Writes events in the current transaction, by one statement. They are published in their order.
+
+    Returns:
+        Their ids.
+
+    Raises:
+        ValueError: one of them can't be published, as for `add`. None is written.
+    """
+    if not events:
+        return []
+    time = utc_now().isoformat()
+    carried: dict[str, str] = {}
+    propagate.inject(carried)
+    event_ids = [new_id("evt") for _ in events]
+    bodies = [
+        _document(event, event_id, time, carried if event.trace_context is None else event.trace_context)
+        for event, event_id in zip(events, event_ids, strict=True)
+    ]
+    await connection.execute(
+        "INSERT INTO outbox (event_id, tenant_id, resource_id, subject, event)"
+        " SELECT event_id, tenant_id, resource_id, subject, event FROM"
+        " unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[]) WITH ORDINALITY"
+        " AS added (event_id, tenant_id, resource_id, subject, event, place) ORDER BY place",
+        event_ids,
+        [event.tenant_id for event in events],
+        [event.subject_id for event in events],
+        [f"kente.{event.tenant_id}.{event.type}" for event in events],
+        bodies,
+    )
+    after_commit(_wake_relays)
+    return event_ids
+
+
+def _document(event: Event, event_id: str, time: str, trace_context: Mapping[str, str]) -> bytes:
     if not _TYPE.fullmatch(event.type) or not _TENANT.fullmatch(event.tenant_id):
         message = f"an event of type {event.type!r} and tenant {event.tenant_id!r} has no subject"
         raise ValueError(message)
-    event_id = new_id("evt")
-    domain = event.type.partition(".")[0]
-    trace_context: dict[str, str] = {}
-    propagate.inject(trace_context)
+    data = event.data
     document: dict[str, Any] = {
         "specversion": "1.0",
         "id": event_id,
-        "source": f"/kente/{domain}",
+        "source": f"/kente/{event.type.partition('.')[0]}",
         "type": event.type,
         "subject": event.subject_id,
-        "time": utc_now().isoformat(),
+        "time": time,
         "datacontenttype": "application/json",
         "kentetenant": event.tenant_id,
-        "data": MessageToDict(redact(event.data)),
+        "data": MessageToDict(redact(data)) if isinstance(data, Message) else dict(data),
         **{key: value for key, value in trace_context.items() if key == "traceparent"},
     }
     body = json.dumps(document).encode()
     if len(body) > MAX_EVENT_BYTES:
         message = f"an event {event.type} of {len(body)} bytes is too large to publish"
         raise ValueError(message)
-    await connection.execute(
-        "INSERT INTO outbox (event_id, tenant_id, resource_id, subject, event) VALUES ($1, $2, $3, $4, $5)",
-        event_id,
-        event.tenant_id,
-        event.subject_id,
-        f"kente.{event.tenant_id}.{event.type}",
-        body,
-    )
-    after_commit(_wake_relays)
-    return event_id
+    return body
 
 
 def _wake_relays() -> None:

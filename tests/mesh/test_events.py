@@ -75,6 +75,36 @@ async def test_many_events_of_one_resource_written_before_the_relay_runs_keep_th
     ]
 
 
+async def test_many_events_written_at_once_keep_their_order(database: Database, client: Client, tenant_id: str) -> None:
+    events = [outbox.Event("ledger.account.created", tenant_id, "one", {"step": step}) for step in range(250)]
+    async with running(OutboxRelay(database, client, "ledger").run()):
+        async with database.transaction(tenant_id) as connection:
+            event_ids = await outbox.add_all(connection, events)
+
+        async def all_out() -> bool:
+            return len(await published(client, tenant_id)) == len(events)
+
+        await eventually(all_out)
+        found = await published(client, tenant_id)
+
+    assert [event["id"] for event in found] == event_ids
+    assert [event["data"] for event in found] == [event.data for event in events]
+    assert len({event["time"] for event in found}) == 1
+
+
+async def test_of_many_events_all_are_written_or_none(database: Database, tenant_id: str) -> None:
+    events = [
+        outbox.Event("ledger.account.created", tenant_id, "one", {}),
+        outbox.Event("ledger.account.created", tenant_id, "two", {"text": "x" * outbox.MAX_EVENT_BYTES}),
+    ]
+    async with database.transaction(tenant_id) as connection:
+        with pytest.raises(ValueError, match="too large"):
+            await outbox.add_all(connection, events)
+        assert await outbox.add_all(connection, []) == []
+
+        assert await connection.fetchval("SELECT count(*) FROM outbox") == 0
+
+
 async def test_what_is_rolled_back_is_not_published(database: Database, client: Client, tenant_id: str) -> None:
     async def fail() -> None:
         async with database.transaction(tenant_id) as connection:
