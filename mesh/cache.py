@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,46 @@ def open_cache(cache_url: str, namespace: str, *, ttl_seconds: float) -> BaseCac
 def rate_limit_storage(cache_url: str) -> Storage:
     """Where calls are counted."""
     if not cache_url:
-        return MemoryStorage()
+        return _Counters()
     address = urlsplit(cache_url)
     return RedisStorage(f"async+redis://{address.netloc}{address.path}", implementation="redispy")
+
+
+class _Counters(MemoryStorage):
+    """Counters of this process.
+
+    The library's own starts a task for each call, to look for counters that are over. Here a call does so now and then.
+    Nothing in between awaits, so that no lock is needed.
+    """
+
+    _SWEEP_SECONDS = 60.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sweep_time = time.time() + self._SWEEP_SECONDS
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """Adds to a counter, which begins anew when it is over.
+
+        Args:
+            key: which counter.
+            expiry: seconds until it is over, from its beginning.
+            amount: what to add.
+
+        Returns:
+            The counter after that.
+        """
+        now = time.time()
+        if now >= self._sweep_time:
+            self._sweep(now)
+        if self.expirations.get(key, 0.0) <= now:
+            self.expirations[key] = now + expiry
+            self.storage[key] = 0
+        self.storage[key] += amount
+        return self.storage[key]
+
+    def _sweep(self, now: float) -> None:
+        self._sweep_time = now + self._SWEEP_SECONDS
+        for key in [key for key, end in self.expirations.items() if end <= now]:
+            del self.expirations[key]
+            self.storage.pop(key, None)

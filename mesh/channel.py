@@ -13,15 +13,14 @@ from typing import Any
 
 import grpc
 from kente.options.v1.options_pb2 import Idempotency
-from opentelemetry import propagate, trace
+from opentelemetry import propagate
 
 from mesh.context import current_call_or_none, remaining_seconds
 from mesh.errors import Problem, Reason
 from mesh.policies import Method, contract_services, methods_of
 from mesh.settings import MeshSettings
+from mesh.telemetry import client_span
 from mesh.tokens import Identity
-
-tracer = trace.get_tracer("kente.channel")
 
 # Kept back for our own work after the answer.
 _HOP_SECONDS = 0.02
@@ -123,7 +122,7 @@ class _UnaryCalls(grpc.aio.UnaryUnaryClientInterceptor):
         request: Any,  # noqa: ANN401 - of any RPC
     ) -> Any:  # noqa: ANN401 - gRPC's own call objects are typed so
         method = _name(client_call_details)
-        with tracer.start_as_current_span(method, kind=trace.SpanKind.CLIENT, record_exception=False):
+        with client_span(method):
             call = await continuation(_outgoing(client_call_details, self._identity), request)
             try:
                 # Waits for the end, so that the span covers the call. The result is still read from the call.

@@ -24,10 +24,20 @@ class Method:
     descriptor: MethodDescriptor
     policy: options_pb2.RpcPolicy
 
-    @property
+    @cached_property
+    def service(self) -> str:
+        """Full name of its service."""
+        return str(self.descriptor.containing_service.full_name)
+
+    @cached_property
+    def name(self) -> str:
+        """Its name in the service."""
+        return str(self.descriptor.name)
+
+    @cached_property
     def full_name(self) -> str:
         """As gRPC names it: "/kente.payments.v1.PaymentService/CreatePayment"."""
-        return f"/{self.descriptor.containing_service.full_name}/{self.descriptor.name}"
+        return f"/{self.service}/{self.name}"
 
     @cached_property
     def response_class(self) -> type[Message]:

@@ -7,6 +7,7 @@ first process only starts and watches the others, which share the port.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 import grpc
 import nats.errors
@@ -60,6 +61,8 @@ _CONNECTION_AGE_MILLISECONDS = 600_000
 _HEALTH_SECONDS = 1.0
 _HASH_KEY_CHARACTERS = 32
 _CLOSE_SECONDS = 2.0
+# How many more objects than were freed are made before the young ones are looked through.
+_GARBAGE_OBJECTS = 10_000
 # Environment variable with the number of a worker process. The first serves the admin port for all.
 _WORKER = "KENTE_WORKER"
 _FIRST_WORKER = "0"
@@ -191,7 +194,7 @@ class Service(Generic[OwnSettings]):
     async def _start_grpc(self, bundle: TrustBundle) -> None:
         chain = ConcernChain(concerns(self.mesh, self._database, bundle), self._methods)
         self._server = grpc.aio.server(
-            interceptors=[chain],
+            handlers=[chain],
             options=[
                 ("grpc.so_reuseport", 1 if self.settings.workers > 1 else 0),
                 ("grpc.max_receive_message_length", _MESSAGE_BYTES),
@@ -202,12 +205,14 @@ class Service(Generic[OwnSettings]):
             ],
         )
         self._health = health_aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        # Generated code needs of a server only that handlers can be added.
+        handlers = cast("grpc.aio.Server", chain)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, handlers)
         names = [servicer.name for servicer in self._wiring.servicers]
         for servicer in self._wiring.servicers:
-            servicer.add(servicer.implementation, self._server)
+            servicer.add(servicer.implementation, handlers)
         reflection.enable_server_reflection(
-            [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], self._server
+            [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], handlers
         )
         try:
             # gRPC itself says it in lines of its own. Workers may share the port with each other, and with nobody else.
@@ -311,6 +316,10 @@ async def _serve(service: Service[Any]) -> int:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stopping.set)
     await service.start()
+    # What a started service holds it keeps: to look through it again and again for garbage would be in vain.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_OBJECTS, *gc.get_threshold()[1:])
     waits = [asyncio.create_task(event.wait()) for event in (stopping, service.failed)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:

@@ -8,6 +8,7 @@ from mesh.errors import Problem, Reason
 from mesh.interceptors.chain import Answer, Exchange, Proceed
 from mesh.tokens import Principal, TrustBundle
 
+_ANONYMOUS = Audience.AUDIENCE_ANONYMOUS
 _SCHEME = "bearer "
 
 
@@ -19,7 +20,7 @@ class Authentication:
 
     async def __call__(self, exchange: Exchange, proceed: Proceed) -> Answer:
         """Sets the principal and the tenant of the call."""
-        if exchange.method.policy.audience == Audience.AUDIENCE_ANONYMOUS:
+        if exchange.method.policy.audience == _ANONYMOUS:
             exchange.call.principal = self._service_or_none(exchange)
             return await proceed(exchange)
         exchange.call.principal = principal = self._verified(exchange)
@@ -38,6 +39,6 @@ class Authentication:
         header = exchange.metadata.get("authorization", "")
         if not header:
             raise Problem(Reason.CREDENTIALS_MISSING)
-        if not header.lower().startswith(_SCHEME):
+        if header[: len(_SCHEME)].lower() != _SCHEME:
             raise Problem(Reason.CREDENTIALS_INVALID, "the authorization header must be `Bearer <token>`")
         return self._bundle.verify(header[len(_SCHEME) :].strip())

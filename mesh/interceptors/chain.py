@@ -1,7 +1,8 @@
 """Runs the concerns around a handler.
 
 gRPC's own interceptors see four shapes of handlers; here every RPC of ours, unary or server-streaming, becomes one
-coroutine from a request to an answer, so that each concern is one function.
+coroutine from a request to an answer, so that each concern is one function. What a concern need not do for a method is
+found out once, not in each call.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import grpc
@@ -24,10 +26,15 @@ Answer = Message | bytes | None
 
 @dataclass(slots=True)
 class Exchange:
-    """One RPC under way. `call` is filled in by the concerns in their order."""
+    """One RPC under way. `call` is filled in by the concerns in their order.
+
+    Attributes:
+        sent: the request as its caller sent it.
+    """
 
     method: Method
     request: Message
+    sent: bytes
     context: ServicerContext
     metadata: Mapping[str, str]
     call: Call
@@ -37,7 +44,10 @@ Proceed = Callable[[Exchange], Awaitable[Answer]]
 
 
 class Concern(Protocol):
-    """One concern: does its part, and calls `proceed` for the rest, or refuses by a Problem."""
+    """One concern: does its part, and calls `proceed` for the rest, or refuses by a Problem.
+
+    One with a method `applies_to(method: Method) -> bool` is left out where that says no.
+    """
 
     async def __call__(self, exchange: Exchange, proceed: Proceed) -> Answer: ...
 
@@ -49,65 +59,71 @@ def serialize(answer: Answer) -> bytes:
     return b"" if answer is None else answer.SerializeToString(deterministic=True)
 
 
-class ConcernChain(grpc.aio.ServerInterceptor):
-    """Puts the concerns around every handler of our own services; health and reflection pass as they are."""
+class ConcernChain(grpc.GenericRpcHandler):
+    """The handlers of a server, with the concerns around those of our own services.
+
+    Generated code adds to it as to a server: `add_LedgerServiceServicer_to_server(servicer, chain)`. Health and
+    reflection pass as they are.
+    """
 
     def __init__(self, concerns: Sequence[Concern], methods: Mapping[str, Method]) -> None:
         self._concerns = concerns
         self._methods = methods
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Gives the handler of one call, wrapped."""
-        wrapped = self._wrapped.get(handler_call_details.method)
-        if wrapped is not None:
-            return wrapped
-        handler = await continuation(handler_call_details)
-        method = self._methods.get(handler_call_details.method)
-        if handler is None or method is None:
-            return handler
-        self._wrapped[method.full_name] = self._wrap(method, handler)
-        return self._wrapped[method.full_name]
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Takes the handlers of one service.
+
+        They are not registered with gRPC: its asyncio server waits for each registered method by itself, and with each
+        call looks at all of them again.
+        """
+        for name, handler in method_handlers.items():
+            full_name = f"/{service_name}/{name}"
+            method = self._methods.get(full_name)
+            self._handlers[full_name] = handler if method is None else self._wrap(method, handler)
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: object) -> None:
+        """Does nothing: generated code adds each handler in both ways."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The handler of a call, if there is one."""
+        return self._handlers.get(handler_call_details.method)
 
     def _wrap(self, method: Method, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         if method.is_streaming:
-            run = self._composed(_stream_handler(handler.unary_stream))
+            run = self._composed(method, _stream_handler(handler.unary_stream))
         else:
-            run = self._composed(_unary_handler(handler.unary_unary))
+            run = self._composed(method, _unary_handler(handler.unary_unary))
+        parse = handler.request_deserializer or bytes
+        has_request_id = "request_id" in method.descriptor.input_type.fields_by_name
 
-        async def handle(request: Message, context: ServicerContext) -> Answer:
+        async def handle(received: tuple[bytes, Any], context: ServicerContext) -> Answer:
+            sent, request = received
             metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-            call = Call(method=method.full_name, request_id=getattr(request, "request_id", ""))
-            return await run(Exchange(method, request, context, metadata, call))
+            call = Call(method=method.full_name, request_id=request.request_id if has_request_id else "")
+            return await run(Exchange(method, request, sent, context, metadata, call))
 
         make = grpc.unary_stream_rpc_method_handler if method.is_streaming else grpc.unary_unary_rpc_method_handler
         return make(
             handle,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=lambda sent: (sent, parse(sent)),
             response_serializer=serialize,
         )
 
-    def _composed(self, handler: Proceed) -> Proceed:
+    def _composed(self, method: Method, handler: Proceed) -> Proceed:
         proceed = handler
         for concern in reversed(self._concerns):
-            proceed = _bound(concern, proceed)
+            applies_to: Callable[[Method], bool] | None = getattr(concern, "applies_to", None)
+            if applies_to is None or applies_to(method):
+                proceed = partial(concern, proceed=proceed)
         return proceed
 
 
-def _bound(concern: Concern, proceed: Proceed) -> Proceed:
-    async def run(exchange: Exchange) -> Answer:
-        return await concern(exchange, proceed)
-
-    return run
-
-
 def _unary_handler(behaviour: Any) -> Proceed:  # noqa: ANN401 - gRPC's own handlers are typed so
-    async def run(exchange: Exchange) -> Answer:
-        return cast("Message", await behaviour(exchange.request, exchange.context))
+    def run(exchange: Exchange) -> Awaitable[Answer]:
+        return cast("Awaitable[Answer]", behaviour(exchange.request, exchange.context))
 
     return run
 

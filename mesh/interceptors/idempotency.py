@@ -22,6 +22,7 @@ from kente.options.v1.options_pb2 import Idempotency
 from mesh.database import DATABASE_ERRORS, Connection, Database, affected_rows
 from mesh.errors import Problem, Reason
 from mesh.interceptors.chain import Answer, Exchange, Proceed, serialize
+from mesh.policies import Method
 
 # Failures that would be the same on a repetition, so the first is the answer for ever.
 _DEFINITE_CODES = {
@@ -64,10 +65,12 @@ class StoredAnswers:
         self._hash_key = hash_key
         self._database = database
 
+    def applies_to(self, method: Method) -> bool:
+        """Whether answers of the method are stored."""
+        return bool(method.policy.idempotency == Idempotency.IDEMPOTENCY_REQUEST_ID)
+
     async def __call__(self, exchange: Exchange, proceed: Proceed) -> Answer:
         """Gives the stored answer, or runs the handler and stores what it says."""
-        if exchange.method.policy.idempotency != Idempotency.IDEMPOTENCY_REQUEST_ID:
-            return await proceed(exchange)
         # Keyed: a request can hold a weak secret, which must not be guessed from what the table keeps of it.
         request_hash = hmac.digest(self._hash_key, serialize(exchange.request), "sha256")
         key = _Key(exchange.call.tenant_id, exchange.method.full_name, exchange.call.request_id, request_hash)

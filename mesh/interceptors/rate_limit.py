@@ -17,6 +17,7 @@ from mesh.settings import MeshSettings
 
 log = structlog.get_logger()
 
+_ANONYMOUS = Audience.AUDIENCE_ANONYMOUS
 # Metadata in which a service passes on the address of an anonymous caller. Believed from services only.
 CLIENT_ADDRESS = "kente-client-address"
 
@@ -26,19 +27,22 @@ class RateLimit:
 
     def __init__(self, settings: MeshSettings) -> None:
         self._limiter = FixedWindowRateLimiter(rate_limit_storage(settings.cache_url))
-        self._limits: dict[int, RateLimitItem] = {
+        limits = {
             Rate.RATE_READ: RateLimitItemPerSecond(settings.read_rate_per_second),
             Rate.RATE_WRITE: RateLimitItemPerSecond(settings.write_rate_per_second),
             Rate.RATE_CREDENTIAL: RateLimitItemPerMinute(settings.credential_rate_per_minute),
         }
+        self._limits: dict[int, tuple[RateLimitItem, str]] = {
+            rate: (limit, Rate.Name(rate)) for rate, limit in limits.items()
+        }
 
     async def __call__(self, exchange: Exchange, proceed: Proceed) -> Answer:
         """Refuses a call over the limit, and says when to come back."""
-        rate = exchange.method.policy.rate
-        limit, caller = self._limits.get(rate), _caller(exchange)
-        if limit is None or not caller:
+        limited, caller = self._limits.get(exchange.method.policy.rate), _caller(exchange)
+        if limited is None or not caller:
             return await proceed(exchange)
-        retry_after_seconds = await self._retry_after_seconds(limit, Rate.Name(rate), caller)
+        limit, rate = limited
+        retry_after_seconds = await self._retry_after_seconds(limit, rate, caller)
         if retry_after_seconds is not None:
             raise Problem(
                 Reason.RATE_LIMITED,
@@ -66,7 +70,7 @@ def _caller(exchange: Exchange) -> str:
     principal = exchange.call.principal
     if principal is not None and principal.kind == "service":
         # A service that passes on an anonymous call, as the gateway does, says where it came from.
-        is_anonymous = exchange.method.policy.audience == Audience.AUDIENCE_ANONYMOUS
+        is_anonymous = exchange.method.policy.audience == _ANONYMOUS
         return exchange.metadata.get(CLIENT_ADDRESS, "") if is_anonymous else ""
     return exchange.call.tenant_id or _address(exchange)
 

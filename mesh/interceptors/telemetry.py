@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import cache
 
 import structlog
-from opentelemetry import propagate, trace
 from prometheus_client import Histogram
 
 from mesh.context import handling
 from mesh.errors import Problem
 from mesh.interceptors.chain import Answer, Exchange, Proceed
-
-tracer = trace.get_tracer("kente.rpc")
+from mesh.telemetry import server_span
 
 RPC_SECONDS = Histogram(
     "kente_rpc_seconds",
@@ -27,19 +26,10 @@ async def telemetry(exchange: Exchange, proceed: Proceed) -> Answer:
     """Opens the span of the call, under the caller's."""
     started = time.perf_counter()
     reason = "OK"
-    service, name = exchange.method.full_name.lstrip("/").split("/")
-    with (
-        handling(exchange.call),
-        tracer.start_as_current_span(
-            f"{service}/{name}",
-            context=propagate.extract(exchange.metadata),
-            kind=trace.SpanKind.SERVER,
-            attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
-            # What a Problem says is recorded by its reason; its text stays out of traces.
-            record_exception=False,
-        ) as span,
-        structlog.contextvars.bound_contextvars(method=exchange.method.full_name),
-    ):
+    method = exchange.method
+    # Bound without a look at what else is bound: this is the call's own task.
+    bound = structlog.contextvars.bind_contextvars(method=method.full_name)
+    with handling(exchange.call), server_span(method.service, method.name, exchange.metadata) as span:
         try:
             return await proceed(exchange)
         except Problem as problem:
@@ -50,4 +40,11 @@ async def telemetry(exchange: Exchange, proceed: Proceed) -> Answer:
             reason = "CALL_CANCELED"
             raise
         finally:
-            RPC_SECONDS.labels(exchange.method.full_name, reason).observe(time.perf_counter() - started)
+            _seconds(method.full_name, reason).observe(time.perf_counter() - started)
+            structlog.contextvars.reset_contextvars(**bound)
+
+
+@cache
+def _seconds(method: str, reason: str) -> Histogram:
+    """The histogram of calls that end so. There are as many as methods and reasons."""
+    return RPC_SECONDS.labels(method, reason)

@@ -17,8 +17,9 @@ from kente.ledger.v1.ledger_service_pb2 import (
 )
 
 from mesh.errors import Problem, Reason
-from tests.harness import PASSWORD, Infrastructure, TestMesh, eventually
-from tests.mesh.probe import SCOPES, Counted, LedgerClient, Probe, create_request, ledger_stub, reason_of
+from mesh.interceptors.audit import AuditRow, current_row, resource_ids, write_rows
+from tests.harness import PASSWORD, Infrastructure, eventually
+from tests.mesh.probe import Counted, LedgerClient, Probe, create_request, reason_of
 
 
 def leg(side: ledger_pb2.Side.ValueType) -> ledger_pb2.Leg:
@@ -111,25 +112,67 @@ async def test_a_read_that_the_contract_does_not_want_audited_leaves_nothing(
     assert await rows_of(admin, tenant_id) == []
 
 
-async def test_nothing_personal_is_kept(
-    probe: Probe, test_mesh: TestMesh, admin: asyncpg.Connection, tenant_id: str
+def transaction_request(source_id: str = "") -> CreateTransactionRequest:
+    """A valid request of an RPC whose service writes the row itself."""
+    return CreateTransactionRequest(
+        request_id=create_request().request_id,
+        transaction_id="txn_01jd3x0r8v5m1q9z2k7c4b6t8n",
+        description="for kofi@example.com",
+        source_id=source_id,
+        legs=[leg(ledger_pb2.SIDE_DEBIT), leg(ledger_pb2.SIDE_CREDIT)],
+    )
+
+
+async def test_a_service_writes_the_rows_of_many_calls_with_their_change(
+    probe: Probe, stub: LedgerClient, admin: asyncpg.Connection, tenant_id: str
 ) -> None:
+    rows: list[AuditRow] = []
+
     async def create(request: CreateTransactionRequest, _context: object) -> CreateTransactionResponse:
-        response = CreateTransactionResponse()
-        response.transaction.transaction_id = request.transaction_id
-        return response
+        rows.append(current_row(resource_ids(request)))
+        return CreateTransactionResponse()
 
     probe.handlers["CreateTransaction"] = create
-    stub = ledger_stub(test_mesh.client("ledger", tenant_id, SCOPES))
-    await stub.CreateTransaction(
-        CreateTransactionRequest(
-            request_id=create_request().request_id,
-            transaction_id="txn_01jd3x0r8v5m1q9z2k7c4b6t8n",
-            description="for kofi@example.com",
-            source_id="+233241234567",
-            legs=[leg(ledger_pb2.SIDE_DEBIT), leg(ledger_pb2.SIDE_CREDIT)],
-        )
-    )
+    requests = [transaction_request() for _ in range(3)]
+    for request in requests:
+        await stub.CreateTransaction(request)
+
+    assert await rows_of(admin, tenant_id) == []
+
+    assert probe.runtime
+    async with probe.runtime.database.transaction(tenant_id) as connection:
+        await write_rows(connection, rows)
+
+    written = await rows_of(admin, tenant_id)
+    assert [row["request_id"] for row in written] == [request.request_id for request in requests]
+    assert {row["method"] for row in written} == {"/kente.ledger.v1.LedgerService/CreateTransaction"}
+    assert {row["outcome"] for row in written} == {"OK"}
+    assert all(row["subject"].startswith("key_") and int(row["trace_id"], 16) > 0 for row in written)
+
+
+async def test_a_failed_call_whose_service_writes_the_row_itself_leaves_none_here(
+    probe: Probe, stub: LedgerClient, admin: asyncpg.Connection, tenant_id: str
+) -> None:
+    async def refuse(_request: object, _context: object) -> CreateTransactionResponse:
+        raise Problem(Reason.STATE_CONFLICT)
+
+    probe.handlers["CreateTransaction"] = refuse
+
+    assert await reason_of(stub.CreateTransaction(transaction_request())) == "STATE_CONFLICT"
+    assert await rows_of(admin, tenant_id) == []
+
+
+async def test_nothing_personal_is_kept(
+    probe: Probe, stub: LedgerClient, admin: asyncpg.Connection, tenant_id: str
+) -> None:
+    async def create(request: CreateTransactionRequest, _context: object) -> CreateTransactionResponse:
+        assert probe.runtime
+        async with probe.runtime.database.transaction(tenant_id) as connection:
+            await write_rows(connection, [current_row(resource_ids(request))])
+        return CreateTransactionResponse()
+
+    probe.handlers["CreateTransaction"] = create
+    await stub.CreateTransaction(transaction_request("+233241234567"))
 
     (row,) = await rows_of(admin, tenant_id)
 
