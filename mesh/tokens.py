@@ -240,15 +240,17 @@ def create_private_key(path: Path) -> None:
     _write_private(path, json.dumps({**document, "kid": f"{path.stem}-{uuid.uuid4().hex[:12]}", "name": path.stem}))
 
 
-def load_private_key(path: Path, setting: str) -> Ed25519PrivateKey:
+def load_private_key(path: Path | None, setting: str) -> Ed25519PrivateKey:
     """Reads a key as create_private_key writes it, or as PEM (PKCS #8, not encrypted).
 
     Args:
         setting: environment variable that names the file.
 
     Raises:
-        SystemExit: the file is missing or unreadable, or holds another kind of key.
+        SystemExit: there is no such file, it can't be read, or it holds another kind of key.
     """
+    if path is None:
+        raise SystemExit(f"{setting}: it must name a file; `kente up` and `kente identities` make one")
     try:
         text = path.read_text()
         is_pem = text.lstrip().startswith("-----BEGIN")
