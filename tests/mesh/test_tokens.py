@@ -238,9 +238,9 @@ def test_a_key_that_can_not_be_read_ends_the_process_with_one_line(tmp_path: Pat
     if text is not None:
         path.write_text(text)
 
-    for given in (path, None):
+    for named in (path, None):
         with pytest.raises(SystemExit, match=r"^KENTE_KEY: .*kente identities"):
-            load_private_key(given, "KENTE_KEY")
+            load_private_key(named, "KENTE_KEY")
 
 
 def test_a_key_of_another_kind_is_refused(folder: Path, tmp_path: Path) -> None:
