@@ -22,11 +22,14 @@ from mesh.errors import Problem, Reason, Violation
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "application/x-www-form-urlencoded"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,59}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,59}(\[[a-z0-9_.-]{0,64}\])?")
+# An entry of a map, as OpenAPI's style "deepObject" writes it: metadata[order]=o-1.
+_ENTRY = re.compile(r"([^\[\]]+)\[(.*)\]", re.DOTALL)
 IDEMPOTENCY_HEADER = "idempotency-key"
 
 _PAIRS_MAX = 200
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_AN_OBJECT = "an object: give its fields, such as name.field=value"
 _WRAPPERS = "google/protobuf/wrappers.proto"
 
 
@@ -57,9 +60,9 @@ def bind(match: Match, query: bytes, headers: Mapping[str, str], body: bytes) ->
         else:
             # What the body fills is not taken from the query, so nothing can be said twice.
             taken = {route.body, _json_name(request, route.body)} if route.body else set()
-            doubled = {name for name, _ in pairs if name.split(".")[0] in taken}
+            doubled = {name for name, _ in pairs if _first_name(name) in taken}
             found.extend(Violation(name[:60], "belongs in the body, not in the query") for name in sorted(doubled))
-            _add_pairs(request, value, [pair for pair in pairs if pair[0].split(".")[0] not in taken], found)
+            _add_pairs(request, value, [pair for pair in pairs if _first_name(pair[0]) not in taken], found)
     for field, text in match.values.items():
         _set_once(request, value, field, text, source="the address", found=found)
     _add_client_credentials(request, value, headers, found)
@@ -131,30 +134,73 @@ def _pairs(text: bytes, where: str) -> list[tuple[str, str]]:
         raise Problem(Reason.BODY_MALFORMED, f"the {where} holds more than {_PAIRS_MAX} values") from None
 
 
+def _first_name(name: str) -> str:
+    return re.split(r"[.\[]", name, maxsplit=1)[0]
+
+
 def _add_pairs(
     request: Descriptor, value: dict[str, Json], pairs: Iterable[tuple[str, str]], found: list[Violation]
 ) -> None:
     for name, text in pairs:
-        fields = _resolve(request, name)
-        if not fields:
+        entry = _ENTRY.fullmatch(name)
+        fields = _resolve(request, entry[1] if entry else name)
+        if not fields or (entry and not is_map(fields[-1])):
             # What is no name may be a value in the wrong place, and values are not repeated.
             shown = name if _NAME.fullmatch(name) else "(not a name)"
             found.append(Violation(shown, "is not a field of this operation"))
             continue
         *parents, field = fields
         path = ".".join(parent.name for parent in fields)
-        if not is_single_value(field):
-            found.append(Violation(path, "is an object: give its fields, such as name.field=value"))
+        if not (entry or is_single_value(field) or is_json_list(field)):
+            how = f"a map: give its entries, such as {path}[name]=value" if is_map(field) else _AN_OBJECT
+            found.append(Violation(path, f"is {how}"))
             continue
         holder = value
         for parent in parents:
             holder = holder.setdefault(parent.name, {})
-        if field.is_repeated:
+        if entry:
+            _add_entry(holder.setdefault(field.name, {}), field, (path, entry[2]), text, found)
+        elif is_json_list(field):
+            _add_json_list(holder, field, path, text, found)
+        elif field.is_repeated:
             holder.setdefault(field.name, []).append(_json_value(field, text))
         elif field.name in holder:
             found.append(Violation(path, "is given twice: send one"))
         else:
             holder[field.name] = _json_value(field, text)
+
+
+def _add_entry(
+    entries: dict[str, Json], field: FieldDescriptor, place: tuple[str, str], text: str, found: list[Violation]
+) -> None:
+    """Adds an entry of a map; `place` is the path of the map and the name in it."""
+    path, name = place
+    if name in entries:
+        shown = f"{path}[{name}]"
+        found.append(Violation(shown if _NAME.fullmatch(shown) else path, "is given twice: send one"))
+    else:
+        entries[name] = _json_value(_value_field(field), text)
+
+
+def _value_field(field: FieldDescriptor) -> FieldDescriptor:
+    """The field that the values of a map are in."""
+    entry = field.message_type
+    if entry is None:
+        raise TypeError(f"{field.full_name} is no map")
+    return entry.fields_by_name["value"]
+
+
+def _add_json_list(
+    holder: dict[str, Json], field: FieldDescriptor, path: str, text: str, found: list[Violation]
+) -> None:
+    """Adds a list of objects, which a query holds as JSON."""
+    if field.name in holder:
+        found.append(Violation(path, "is given twice: send one list with all of it"))
+        return
+    try:
+        holder[field.name] = parse(text.encode())
+    except Problem:
+        found.append(Violation(path, "must be a list of objects in JSON"))
 
 
 def _resolve(request: Descriptor, name: str) -> list[FieldDescriptor]:
@@ -186,6 +232,11 @@ def is_single_value(field: FieldDescriptor) -> bool:
         return True
     texts = ("google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask")
     return not is_map(field) and (message.full_name in texts or message.file.name == _WRAPPERS)
+
+
+def is_json_list(field: FieldDescriptor) -> bool:
+    """Whether a query holds the field as one JSON text: a list of objects, which has no other form there."""
+    return field.is_repeated and not is_map(field) and not is_single_value(field)
 
 
 def _json_value(field: FieldDescriptor, text: str) -> Json:

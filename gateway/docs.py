@@ -90,7 +90,7 @@ def _operation_view(document: Schema, path: str, verb: str, operation: Schema) -
                 "where": parameter["in"],
                 "required": parameter.get("required", False),
                 "description": parameter.get("description", ""),
-                **_type_of(parameter["schema"]),
+                **_type_of(_schema_of(parameter)),
             }
             for parameter in parameters
         ],
@@ -104,7 +104,7 @@ def curl_line(server: str, path: str, verb: str, operation: Schema, parameters: 
     """A curl command for an operation, with example values for what is required."""
     query = []
     for parameter in parameters:
-        example = quote(str(parameter["schema"].get("examples", ["value"])[0]), safe=":")
+        example = quote(str(_schema_of(parameter).get("examples", ["value"])[0]), safe=":")
         if parameter["in"] == "path":
             path = path.replace(f"{{{parameter['name']}}}", example)
         elif parameter["in"] == "query" and parameter.get("required"):
@@ -161,6 +161,12 @@ def _type_of(schema: Mapping[str, Any]) -> dict[str, str]:
     }
     rules = [text.format(schema[word]) for word, text in words.items() if word in schema]
     return {"type": form.format(name), "target": target, "rules": "; ".join(rules)}
+
+
+def _schema_of(parameter: Schema) -> Schema:
+    """A parameter's schema; that of JSON in a query lies below its content type."""
+    schema: Schema = parameter["schema"] if "schema" in parameter else parameter["content"][JSON_TYPE]["schema"]
+    return schema
 
 
 def _resolved(document: Schema, parameter: Schema) -> Schema:

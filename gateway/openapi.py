@@ -11,11 +11,12 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from kente.common.v1 import errors_pb2
 from kente.options.v1 import options_pb2
 
-from gateway.binding import FORM_TYPE, JSON_TYPE, is_single_value
+from gateway.binding import FORM_TYPE, JSON_TYPE, is_json_list, is_single_value
 from gateway.contracts import Rpc
 from gateway.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gateway.routes import Route
 from gateway.schemas import Schema, Schemas, component_name
+from gateway.shapes import is_map
 from gateway.streams import CONTENT_TYPE as EVENT_TYPE
 
 _DESCRIPTION = """\
@@ -25,6 +26,7 @@ Every operation of the mesh that partners can call. The same contracts serve gRP
 - **Writes**: send an `Idempotency-Key` header with a new UUID. The same key with the same body gives the same answer.
 - **Deadline**: `Kente-Timeout-Seconds` says how long you wait.
 - **Refusals** are `application/problem+json` (RFC 9457); `reason` is for machines, `remedy` says what to do.
+- **Queries** hold a map by its entries, `metadata[order]=o-1`, and a list of objects as JSON.
 - **Money** is counted in minor units, as a text: 64-bit integers are texts in JSON.
 - **Streams** are server-sent events: one event per message, then `end`, or `error` with a problem.
 - **Traces**: every answer carries `trace-id`; a W3C `traceparent` is continued.
@@ -181,9 +183,17 @@ def _query_parameters(
         trail = (*above, field)
         if ".".join(part.name for part in trail) in bound:
             continue
+        name = ".".join(part.json_name for part in trail)
         if is_single_value(field):
-            yield _query_parameter(field, ".".join(part.json_name for part in trail), schemas, top=not above)
-        elif field.message_type is not None and not field.is_repeated and len(trail) < _NESTING_MAX:
+            yield _query_parameter(field, name, schemas, top=not above)
+        elif is_map(field):
+            # An entry is a pair of its own, such as metadata[order]=o-1.
+            yield {**_query_parameter(field, name, schemas, top=not above), "style": "deepObject", "explode": True}
+        elif is_json_list(field):
+            parameter = _query_parameter(field, name, schemas, top=not above)
+            parameter["content"] = {JSON_TYPE: {"schema": parameter.pop("schema")}}
+            yield parameter
+        elif field.message_type is not None and len(trail) < _NESTING_MAX:
             yield from _query_parameters(field.message_type, bound, schemas, above=trail)
 
 

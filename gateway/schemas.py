@@ -17,7 +17,11 @@ Schema: TypeAlias = dict[str, Any]
 _WELL_KNOWN: Final[Mapping[str, Schema]] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time", "examples": ["2026-11-21T09:30:00Z"]},
     "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$", "examples": ["2.5s"]},
-    "google.protobuf.FieldMask": {"type": "string", "description": "Field names in lowerCamelCase, by commas."},
+    "google.protobuf.FieldMask": {
+        "type": "string",
+        "description": "Field names in lowerCamelCase, by commas.",
+        "examples": ["displayName"],
+    },
     "google.protobuf.Struct": {"type": "object"},
     "google.protobuf.Value": {},
     "google.protobuf.ListValue": {"type": "array"},
@@ -105,7 +109,12 @@ class Schemas:
         rules = self._rules(field)
         entry = field.message_type
         if entry is not None and is_map(field):
-            schema: Schema = {"type": "object", "additionalProperties": self._single(entry.fields_by_name["value"])}
+            value = entry.fields_by_name["value"]
+            schema: Schema = {"type": "object", "additionalProperties": self._single(value)}
+            _apply_field_rules(schema["additionalProperties"], rules.map.values, value)
+            if rules.map.HasField("keys"):
+                schema["propertyNames"] = {}
+                _apply_field_rules(schema["propertyNames"], rules.map.keys, entry.fields_by_name["key"])
             _apply(schema, rules.map)
         elif field.is_repeated:
             items = self._single(field)

@@ -152,6 +152,10 @@ def _values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     message = field.message_type
     if message is None:
         return _scalars(field)
+    if message.full_name == field_mask_pb2.FieldMask.DESCRIPTOR.full_name:
+        # Other paths have no form in JSON.
+        path = st.from_regex(r"[a-z]{1,5}(_[a-z]{1,5}){0,2}(\.[a-z]{1,5}){0,2}", fullmatch=True)
+        return st.builds(field_mask_pb2.FieldMask, paths=st.lists(path, max_size=3))
     if message.full_name == Timestamp.DESCRIPTOR.full_name:
         return st.builds(Timestamp, seconds=st.integers(_FIRST_SECOND, _LAST_SECOND), nanos=st.integers(0, 999_999_999))
     return messages(message)

@@ -127,6 +127,37 @@ def test_what_the_path_holds_is_not_in_the_body_again() -> None:
     assert "paymentId" not in schema("payments.v1.CapturePaymentRequest")["properties"]
 
 
+def test_maps_and_lists_of_objects_have_a_form_in_a_query() -> None:
+    entries = {parameter.get("name"): parameter for parameter in operation("get", "/v1/ledger/entries")["parameters"]}
+    report = operation("get", "/v1/ledger/reports/trial-balance")["parameters"]
+    (rates,) = [parameter for parameter in report if parameter.get("name") == "rates"]
+
+    assert (entries["metadata"]["style"], entries["metadata"]["explode"]) == ("deepObject", True)
+    assert entries["metadata"]["schema"]["additionalProperties"]["type"] == "string"
+    listed = rates["content"]["application/json"]["schema"]
+    assert (listed["maxItems"], listed["items"]) == (200, {"$ref": "#/components/schemas/ledger.v1.Rate"})
+    assert "schema" not in rates
+
+
+def test_rules_of_a_map_are_those_of_its_names_and_values() -> None:
+    metadata = schema("ledger.v1.CreateAccountRequest")["properties"]["metadata"]
+
+    assert metadata["maxProperties"] == 32
+    assert metadata["propertyNames"] == {"pattern": "^[a-z0-9_.-]{1,64}$"}
+    assert metadata["additionalProperties"]["maxLength"] == 256
+
+
+def test_fields_that_may_be_absent_are_not_required() -> None:
+    create = schema("ledger.v1.CreateAccountRequest")
+    update = schema("ledger.v1.UpdateAccountRequest")
+
+    assert create["required"] == ["accountName", "type", "currency"]
+    assert (create["properties"]["scale"]["minimum"], create["properties"]["scale"]["maximum"]) == (0, 18)
+    assert "required" not in schema("ledger.v1.AccountLimits")
+    assert update["required"] == ["updateMask"]
+    assert update["properties"]["updateMask"]["examples"] == ["displayName"]
+
+
 def test_a_stream_is_told_as_server_sent_events() -> None:
     watch = operation("get", "/v1/payments/{payment_id}:watch")
 
