@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from services.ledger.model.accounts import AccountType, Side
+from services.ledger.model.accounts import Account, AccountType, Side
 from services.ledger.model.postings import Entry, Kind
 
 BEGINNING_OF_TIME = datetime.min.replace(tzinfo=UTC)
@@ -92,6 +92,47 @@ class StatementLine:
 
     booked: BookedEntry
     running_balance_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Sums of one account at some moment, in minor units.
+
+    Attributes:
+        available_minor: what can be taken off; None when there is no lowest balance, and of a moment that is past.
+        sequence: of the last entry that was known.
+    """
+
+    account: Account
+    debits_minor: int
+    credits_minor: int
+    pending_debits_minor: int
+    pending_credits_minor: int
+    available_minor: int | None
+    sequence: int
+
+    @property
+    def balance_minor(self) -> int:
+        """On the account's normal side."""
+        difference_minor = self.debits_minor - self.credits_minor
+        return difference_minor if self.account.type.normal_side is Side.DEBIT else -difference_minor
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What happened on an account in a period, or a page of it.
+
+    Attributes:
+        debits_minor: sum of the debits of the whole period.
+        credits_minor: sum of the credits of the whole period.
+    """
+
+    account: Account
+    opening_balance_minor: int
+    closing_balance_minor: int
+    debits_minor: int
+    credits_minor: int
+    lines: tuple[StatementLine, ...]
 
 
 @dataclass(frozen=True, slots=True)

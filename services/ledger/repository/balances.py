@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from mesh.database import Connection, Row
 from mesh.money import INT64_MAX
 from services.ledger.model.accounts import Account, Side
 from services.ledger.model.reading import END_OF_TIME, Moment
+from services.ledger.repository.accounts import ACCOUNT_COLUMNS, account_of
 from services.ledger.repository.journals import Journal
 from services.ledger.repository.positions import Position, position_at
 
@@ -67,6 +69,29 @@ async def cut_of(connection: Connection, journal: Journal, known: Position, effe
     by_then = await position_at(connection, journal, effective_time)
     base = min(known, by_then, key=_last_sequence)
     return Cut(known, base.last_sequence, base.time, effective_time)
+
+
+async def find_current_balance(
+    connection: Connection, tenant_id: str, book_name: str, account_name: str
+) -> tuple[Account, int] | None:
+    """An account with its sums, and the sequence of the tenant's last entry at that very moment."""
+    row = await connection.fetchrow(
+        f"""
+        SELECT {ACCOUNT_COLUMNS}, journals.last_sequence
+        FROM books
+        JOIN journals ON journals.journal_key = books.journal_key
+        JOIN accounts ON accounts.book_key = books.book_key
+        WHERE books.tenant_id = $1 AND books.book_name = $2 AND accounts.account_name = $3
+        """,  # noqa: S608 - a constant
+        tenant_id,
+        book_name,
+        account_name,
+    )
+    if row is None:
+        return None
+    *columns, last_sequence = row
+    # account_of reads a row by its order alone.
+    return account_of(cast("Row", columns)), last_sequence
 
 
 async def find_balances(connection: Connection, accounts: Collection[Account], cut: Cut) -> dict[int, int]:
