@@ -126,7 +126,7 @@ def demo(
 
 
 # Groups of commands: modules with a typer app named `app`.
-_GROUPS = ("deadletters", "events", "jobs", "providers")
+_GROUPS = ("deadletters", "events", "jobs", "ledger", "providers")
 
 
 def _add_groups(arguments: list[str]) -> None:

@@ -32,8 +32,13 @@ CHUNK_BYTES = 128 * 1024
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
-async def export_report(database: Database, *, tenant_id: str, request: ExportRequest) -> AsyncGenerator[bytes]:
+async def export_report(
+    database: Database, *, tenant_id: str, request: ExportRequest, journals: asyncio.Semaphore
+) -> AsyncGenerator[bytes]:
     """The bytes of the file, in chunks of at most CHUNK_BYTES.
+
+    Args:
+        journals: how many journals may be made at a time; the others wait.
 
     Raises:
         Problem: RESOURCE_NOT_FOUND; FIELD_INVALID, the format can't show the report or a rate is missing;
@@ -41,7 +46,7 @@ async def export_report(database: Database, *, tenant_id: str, request: ExportRe
     """
     request.check()
     if request.format.is_journal:
-        parts = _journal(database, tenant_id, request)
+        parts = _journal(database, tenant_id, request, journals)
     else:
         source = await open_source(database, tenant_id, request)
         parts = _workbook(source) if request.format is ReportFormat.XLSX else _text(source, request.format)
@@ -78,9 +83,12 @@ async def _workbook(source: Source) -> AsyncGenerator[bytes]:
                 yield chunk
 
 
-async def _journal(database: Database, tenant_id: str, request: ExportRequest) -> AsyncGenerator[bytes]:
+async def _journal(
+    database: Database, tenant_id: str, request: ExportRequest, journals: asyncio.Semaphore
+) -> AsyncGenerator[bytes]:
     with tempfile.TemporaryFile(prefix="kente-export-") as file:
-        await _write_journal(database, tenant_id, request, file)
+        async with journals:
+            await _write_journal(database, tenant_id, request, file)
         file.seek(0)
         async for chunk in _read(file):
             yield chunk

@@ -67,6 +67,8 @@ class ExportRequest:
         if (self.kind is ReportKind.STATEMENT) != bool(self.account_name):
             wanted = "is needed for a statement" if not self.account_name else "is only for a statement"
             raise _invalid("account_name", wanted)
+        if self.kind in {ReportKind.TRIAL_BALANCE, ReportKind.BALANCE_SHEET} and self.period.start_time is not None:
+            raise _invalid("start_time", "is not for balances, which are as of a time: give end_time alone")
 
     def check_rates(self, currencies: Iterable[str]) -> None:
         """Checks that everything in these currencies can be presented.
