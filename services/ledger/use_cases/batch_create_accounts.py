@@ -69,9 +69,11 @@ async def create_accounts(
         now = later(journal, clock())
         await ensure_books(connection, journal, list(dict.fromkeys(draft.book_name for draft in drafts)), now)
         accounts = await insert_accounts(connection, tenant_id, request.request_id, drafts, now)
-        for account in accounts:
-            event = outbox.Event("ledger.account.created", tenant_id, account.account_name, describe(account))
-            await outbox.add(connection, event)
+        events = [
+            outbox.Event("ledger.account.created", tenant_id, account.account_name, describe(account))
+            for account in accounts
+        ]
+        await outbox.add_all(connection, events)
         return accounts
 
 
