@@ -38,19 +38,16 @@ async def build(runtime: Runtime[LedgerSettings], clock: Callable[[], datetime] 
     )
     bookkeeper = Bookkeeper(
         database,
-        BatchTools(clock, signer, wording),
+        BatchTools(clock, signer, wording, timedelta(seconds=settings.effective_skew_seconds)),
         batch_limit=settings.batch_limit,
         queue_limit=settings.queue_limit,
-    )
-    servicer = LedgerServicer(
-        database, bookkeeper, clock=clock, effective_skew=timedelta(seconds=settings.effective_skew_seconds)
     )
     return Wiring(
         servicers=[
             Servicer(
                 ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
                 ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server,
-                servicer,
+                LedgerServicer(database, bookkeeper, clock),
             ),
         ],
         background=[bookkeeper.run],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -122,18 +122,6 @@ def reversal_from_proto(request: pb2.ReverseTransactionRequest) -> Posting:
         entry_indexes=tuple(request.entry_indexes),
         include_proof=request.include_proof,
     )
-
-
-def check_effective_times(postings: Sequence[Posting], latest: datetime) -> None:
-    """Checks that nothing takes effect further in the future than is allowed.
-
-    Raises:
-        Problem: FIELD_INVALID.
-    """
-    for index, posting in enumerate(postings):
-        if posting.effective_time is not None and posting.effective_time > latest:
-            field = "effective_time" if len(postings) == 1 else f"transfers[{index}].effective_time"
-            raise invalid(field, f"is too far in the future: use a time up to {latest.isoformat()}")
 
 
 def differing_fields(stored: bytes, asked: bytes) -> list[str]:

@@ -74,6 +74,7 @@ def _transfer_from_proto(transfer: ledger_pb2.Transfer, book_name: str, book: by
         transfer.hold_transaction_id,
         linked=transfer.linked,
         up_to_available=transfer.up_to_available,
+        include_balances=False,
     )
 
 

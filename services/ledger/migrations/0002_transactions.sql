@@ -27,7 +27,8 @@ CREATE TABLE transactions (
     request            bytea,
     answer             bytea,
     PRIMARY KEY (journal_key, leaf_index),
-    UNIQUE (tenant_id, transaction_id),
+    -- The id first, which finds one row of all tenants: an index that begins with the tenant is half as large again.
+    UNIQUE (transaction_id, journal_key),
     CONSTRAINT transaction_relates CHECK ((related_leaf_index IS NULL) = (kind IN ('posting', 'hold'))),
     CONSTRAINT transaction_has_entries CHECK (
         CASE WHEN kind IN ('hold_void', 'hold_expiry') THEN entry_count = 0 ELSE entry_count >= 2 END)

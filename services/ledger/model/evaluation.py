@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
-from mesh.errors import Problem, Reason
+from mesh.errors import Problem, Reason, Violation
 from mesh.ids import new_id
 from mesh.money import INT64_MAX
 from services.ledger.model.accounts import Account, AccountState, Side
@@ -23,13 +24,25 @@ _REVERSIBLE = {Kind.POSTING, Kind.HOLD_POSTING}
 class Running:
     """The sums of one account while postings are applied to it, in minor units."""
 
-    __slots__ = ("account", "credits", "debits", "is_debit", "lowest", "pending_credits", "pending_debits", "postable")
+    __slots__ = (
+        "account",
+        "credits",
+        "debits",
+        "is_debit",
+        "is_limited",
+        "lowest",
+        "pending_credits",
+        "pending_debits",
+        "postable_currency",
+    )
 
     def __init__(self, account: Account) -> None:
         self.account = account
         self.is_debit = account.type.normal_side is Side.DEBIT
         self.lowest = account.limits.lowest_minor
-        self.postable = account.state is AccountState.OPENED
+        self.is_limited = self.lowest is not None or account.limits.max_balance_minor is not None
+        # None: nothing can be posted to it.
+        self.postable_currency = account.currency if account.state is AccountState.OPENED else None
         self.debits = account.debits_minor
         self.credits = account.credits_minor
         self.pending_debits = account.pending_debits_minor
@@ -96,8 +109,16 @@ class Related:
     ended_by: str
     reversed_by: dict[int, str]
 
+    def save(self) -> tuple[HoldState | None, str, dict[int, str]]:
+        """What `restore` needs to undo all that comes."""
+        return self.hold_state, self.ended_by, self.reversed_by
 
-@dataclass(frozen=True, slots=True)
+    def restore(self, saved: tuple[HoldState | None, str, dict[int, str]]) -> None:
+        """Undoes everything since `save`."""
+        self.hold_state, self.ended_by, self.reversed_by = saved
+
+
+@dataclass(slots=True)
 class BalanceAfter:
     """Sums of an account after a transaction, in minor units; available is None without a lowest balance."""
 
@@ -109,16 +130,16 @@ class BalanceAfter:
     available_minor: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Booked:
     """A transaction that can be written, with the balances of its accounts after it."""
 
     transaction: Transaction
-    account_keys: tuple[int, ...]
+    account_keys: Sequence[int]
     balances: tuple[BalanceAfter, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Movement:
     """What an evaluation adds to one account in all, in minor units of the account's currency."""
 
@@ -145,6 +166,7 @@ class Evaluation:
         leaf_index: int,
         sequence: int,
         now: datetime,
+        latest_time: datetime,
     ) -> None:
         self._accounts = {(account.book_name, account.account_name): Running(account) for account in accounts}
         self._closed_times = closed_times
@@ -152,9 +174,12 @@ class Evaluation:
         self._first_leaf_index = leaf_index
         self._sequence = sequence
         self._now = now
-        self._undo: list[Callable[[], None]] = []
-        # Low and high of each account before the posting that is being applied touched it.
-        self._bounds: dict[str, tuple[int, int]] = {}
+        self._latest_time = latest_time
+        # What undoes each change, the newest last.
+        self._undo: list[tuple[Callable[[Any], object], Any]] = []
+        self._booked_by_id: dict[str, Transaction] = {}
+        # Accounts that the posting being applied touched, with low and high before; None of one without limits.
+        self._touched: dict[Running, tuple[int, int] | None] = {}
         self.booked: list[Booked] = []
 
     @property
@@ -170,7 +195,11 @@ class Evaluation:
         """Makes everything since the mark not have happened."""
         undone, booked, self._sequence = mark
         while len(self._undo) > undone:
-            self._undo.pop()()
+            restore, saved = self._undo.pop()
+            restore(saved)
+        for one in self.booked[booked:]:
+            del self._booked_by_id[one.transaction.transaction_id]
+            self._related.pop(one.transaction.transaction_id, None)
         del self.booked[booked:]
 
     def post(self, posting: Posting) -> Booked:
@@ -180,7 +209,7 @@ class Evaluation:
             Problem: the reasons that the contract gives for the RPC.
         """
         mark = self.mark()
-        self._bounds = {}
+        self._touched = {}
         try:
             return self._post(posting)
         except Problem:
@@ -199,7 +228,7 @@ class Evaluation:
             effective_time=hold.transaction.expire_time,
             related_id=hold_id,
         )
-        self._bounds = {}
+        self._touched = {}
         self._release(hold, HoldState.EXPIRED, expiry.transaction_id)
         return self._book(expiry, (), hold.transaction.book_name)
 
@@ -234,7 +263,7 @@ class Evaluation:
         if posting.kind is Kind.REVERSAL:
             return self._reverse(posting)
         check_balanced(posting.legs)
-        self._check_period(posting, posting.book_name)
+        self._check_time(posting, posting.book_name)
         return self._book(posting, posting.legs, posting.book_name)
 
     def _post_hold(self, posting: Posting) -> Booked:
@@ -246,7 +275,7 @@ class Evaluation:
             legs = _legs_of(hold.transaction.entries, legs[0])
         check_balanced(legs)
         _check_held(hold.transaction.entries, legs)
-        self._check_period(posting, book_name)
+        self._check_time(posting, book_name)
         self._release(hold, HoldState.POSTED, posting.transaction_id)
         return self._book(posting, legs, book_name)
 
@@ -282,14 +311,17 @@ class Evaluation:
             Leg(entry.account_name, entry.side.opposite, entry.amount_minor, entry.currency) for entry in entries
         )
         check_balanced(legs)
-        self._check_period(posting, before.book_name)
-        reversed_before = dict(related.reversed_by)
-        self._undo.append(lambda: setattr(related, "reversed_by", reversed_before))
-        related.reversed_by = reversed_before | {entry.sequence: posting.transaction_id for entry in entries}
+        self._check_time(posting, before.book_name)
+        self._undo.append((related.restore, related.save()))
+        related.reversed_by = related.reversed_by | {entry.sequence: posting.transaction_id for entry in entries}
         return self._book(posting, legs, before.book_name)
 
     def _found(self, posting: Posting) -> Related:
         related = self._related.get(posting.related_id)
+        if related is None and posting.related_id in self._booked_by_id:
+            transaction = self._booked_by_id[posting.related_id]
+            hold_state = HoldState.HELD if transaction.kind is Kind.HOLD else None
+            related = self._related[posting.related_id] = Related(transaction, hold_state, "", {})
         if related is None:
             raise Problem(
                 Reason.RESOURCE_NOT_FOUND,
@@ -315,10 +347,7 @@ class Evaluation:
         return hold
 
     def _release(self, hold: Related, state: HoldState, ended_by: str) -> None:
-        def hold_again() -> None:
-            hold.hold_state, hold.ended_by = HoldState.HELD, ""
-
-        self._undo.append(hold_again)
+        self._undo.append((hold.restore, hold.save()))
         hold.hold_state, hold.ended_by = state, ended_by
         for entry in hold.transaction.entries:
             running = self._accounts[hold.transaction.book_name, entry.account_name]
@@ -327,15 +356,22 @@ class Evaluation:
 
     def _remember(self, running: Running) -> None:
         """Keeps what an account was before the posting that is being applied."""
-        name = running.account.account_name
-        if name not in self._bounds:
-            self._bounds[name] = (running.low, running.high)
-            saved = running.save()
-            self._undo.append(lambda: running.restore(saved))
+        if running not in self._touched:
+            self._touched[running] = (running.low, running.high) if running.is_limited else None
+            self._undo.append((running.restore, running.save()))
 
-    def _check_period(self, posting: Posting, book_name: str) -> None:
+    def _check_time(self, posting: Posting, book_name: str) -> None:
+        """Checks when a posting takes effect.
+
+        Raises:
+            Problem: FIELD_INVALID, too far in the future; PERIOD_CLOSED.
+        """
+        effective_time = posting.effective_time
+        if effective_time is not None and effective_time > self._latest_time:
+            words = f"is too far in the future: use a time up to {self._latest_time.isoformat()}"
+            raise Problem(Reason.FIELD_INVALID, violations=[Violation("effective_time", words)])
         closed_time = self._closed_times.get(book_name)
-        if closed_time is not None and (posting.effective_time or self._now) < closed_time:
+        if closed_time is not None and (effective_time or self._now) < closed_time:
             raise Problem(
                 Reason.PERIOD_CLOSED,
                 f"book {book_name} is closed for what takes effect before {closed_time.isoformat()}",
@@ -353,59 +389,48 @@ class Evaluation:
         pending = posting.kind is Kind.HOLD
         if posting.up_to_available:
             legs = self._reduced(legs, book_name)
-        touched: dict[str, Running] = {}
         entries, account_keys = [], []
+        sequence = self._sequence
+        moved: dict[Running, None] = {}
         for leg in legs:
             running = self._postable(leg, book_name)
-            touched[leg.account_name] = running
+            moved[running] = None
             self._remember(running)
             running.add(leg.side, leg.amount_minor, pending=pending)
             if running.overflows:
                 raise _overflow(leg)
             entries.append(
-                Entry(
-                    self._sequence + len(entries),
-                    leg.account_name,
-                    leg.side,
-                    pending,
-                    leg.amount_minor,
-                    leg.currency,
-                    running.balance,
-                )
+                Entry(sequence, leg.account_name, leg.side, pending, leg.amount_minor, leg.currency, running.balance)
             )
             account_keys.append(running.account.account_key)
-        for name, running in touched.items():
-            _check_limits(running, *self._bounds[name])
+            sequence += 1
+        for running in moved:
+            before = self._touched[running]
+            if before is not None:
+                _check_limits(running, *before)
         for assertion in posting.assertions:
             self._check_assertion(assertion.account_name, assertion.balance_minor, assertion.currency, book_name)
         transaction = Transaction(
-            transaction_id=posting.transaction_id,
-            kind=posting.kind,
-            book_name=book_name,
-            leaf_index=self._first_leaf_index + len(self.booked),
-            first_sequence=self._sequence,
-            entries=tuple(entries),
-            description=posting.description,
-            source_id=posting.source_id,
-            metadata=posting.metadata,
-            effective_time=posting.effective_time,
-            expire_time=posting.expire_time,
-            related_id=posting.related_id,
-            create_time=self._now,
+            posting.transaction_id,
+            posting.kind,
+            book_name,
+            self._first_leaf_index + len(self.booked),
+            self._sequence,
+            tuple(entries),
+            posting.description,
+            posting.source_id,
+            posting.metadata,
+            posting.effective_time,
+            posting.expire_time,
+            posting.related_id,
+            self._now,
         )
-        booked = Booked(
-            transaction, tuple(account_keys), tuple(_balance_after(running) for running in touched.values())
-        )
-        self._sequence += len(entries)
+        balances = tuple(_balance_after(running) for running in moved) if posting.include_balances else ()
+        booked = Booked(transaction, account_keys, balances)
+        self._sequence = sequence
         self.booked.append(booked)
-        self._remember_related(transaction)
+        self._booked_by_id[transaction.transaction_id] = transaction
         return booked
-
-    def _remember_related(self, transaction: Transaction) -> None:
-        """Lets later postings of the batch end or reverse this one."""
-        hold_state = HoldState.HELD if transaction.kind is Kind.HOLD else None
-        self._related[transaction.transaction_id] = Related(transaction, hold_state, "", {})
-        self._undo.append(lambda: self._related.__delitem__(transaction.transaction_id))
 
     def _reduced(self, legs: Sequence[Leg], book_name: str) -> Sequence[Leg]:
         """The legs for as much of their amount as balances and limits leave.
@@ -431,7 +456,7 @@ class Evaluation:
             Problem: ACCOUNT_NOT_FOUND, ACCOUNT_NOT_OPEN or ACCOUNT_CURRENCY_MISMATCH.
         """
         running = self._accounts.get((book_name, leg.account_name))
-        if running is None or not running.postable or running.account.currency != leg.currency:
+        if running is None or running.postable_currency != leg.currency:
             raise _leg_problem(running, leg)
         return running
 
@@ -456,6 +481,8 @@ def check_balanced(legs: Sequence[Leg]) -> None:
     Raises:
         Problem: TRANSACTION_UNBALANCED, with the sums and the difference of the first currency at fault.
     """
+    if len(legs) == 2 and _are_opposite(*legs):  # noqa: PLR2004 - one debit and one credit, as most are
+        return
     sums_minor: dict[str, list[int]] = {}
     for leg in legs:
         sums_minor.setdefault(leg.currency, [0, 0])[leg.side is Side.CREDIT] += leg.amount_minor
@@ -469,6 +496,10 @@ def check_balanced(legs: Sequence[Leg]) -> None:
                 credits_minor=str(credits_minor),
                 difference_minor=str(debits_minor - credits_minor),
             )
+
+
+def _are_opposite(one: Leg, other: Leg) -> bool:
+    return one.amount_minor == other.amount_minor and one.side is not other.side and one.currency == other.currency
 
 
 def _legs_of(entries: Sequence[Entry], amount: Leg | None = None) -> tuple[Leg, ...]:
@@ -561,7 +592,7 @@ def _leg_problem(running: Running | None, leg: Leg) -> Problem:
             Reason.ACCOUNT_NOT_FOUND, f"account {leg.account_name} does not exist", account_name=leg.account_name
         )
     account = running.account
-    if not running.postable:
+    if running.postable_currency is None:
         return Problem(
             Reason.ACCOUNT_NOT_OPEN,
             f"account {account.account_name} is {account.state}",

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
 
 from kente.ledger.v1 import ledger_service_pb2 as pb2
 from opentelemetry import propagate
@@ -23,11 +22,9 @@ from services.ledger.use_cases.booking import Bookkeeper
 
 
 class BookingRpcs:
-    """Everything that changes balances. Whoever builds the servicer sets the attributes."""
+    """Everything that changes balances. Whoever builds the servicer sets the attribute."""
 
     _bookkeeper: Bookkeeper
-    _clock: Callable[[], datetime]
-    _effective_skew: timedelta
 
     async def CreateTransaction(
         self, request: pb2.CreateTransactionRequest, _context: object
@@ -70,7 +67,6 @@ class BookingRpcs:
         return result
 
     async def _book(self, postings: Sequence[Posting], *, together: bool) -> list[Result]:
-        convert.check_effective_times(postings, self._clock() + self._effective_skew)
         tenant_id, call = current_tenant_id(), current_call()
         trace_context: dict[str, str] = {}
         propagate.inject(trace_context)

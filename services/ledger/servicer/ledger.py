@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from kente.ledger.v1 import ledger_service_pb2_grpc as pb2_grpc
 
@@ -17,15 +17,7 @@ from services.ledger.use_cases.booking import Bookkeeper
 class LedgerServicer(AccountRpcs, BookingRpcs, ReadingRpcs, pb2_grpc.LedgerServiceServicer):
     """Accounts, the transactions between them, and what the books say."""
 
-    def __init__(
-        self,
-        database: Database,
-        bookkeeper: Bookkeeper,
-        *,
-        clock: Callable[[], datetime],
-        effective_skew: timedelta,
-    ) -> None:
+    def __init__(self, database: Database, bookkeeper: Bookkeeper, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._bookkeeper = bookkeeper
         self._clock = clock
-        self._effective_skew = effective_skew

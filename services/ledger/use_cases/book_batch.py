@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from google.protobuf.message import Message
@@ -109,11 +109,18 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class BatchTools:
-    """What does not change from batch to batch."""
+    """What does not change from batch to batch.
+
+    Attributes:
+        effective_skew: how far in the future something may take effect.
+        partitions: months (year, month) whose partition of entries is known to be there.
+    """
 
     clock: Callable[[], datetime]
     signer: CheckpointSigner
     wording: Wording
+    effective_skew: timedelta
+    partitions: set[tuple[int, int]] = field(default_factory=set)
 
 
 async def book_batch(
@@ -171,6 +178,7 @@ class _Batch:
             leaf_index=self._journal.tree_size,
             sequence=self._journal.last_sequence + 1,
             now=self._now,
+            latest_time=self._now + self._tools.effective_skew,
         )
         self._expired = [self._evaluation.expire(hold_id) for hold_id in due_holds]
 
@@ -236,7 +244,8 @@ class _Batch:
         for posting, one in zip(group, earlier, strict=True):
             result = one or self._settle_one(posting, new)
             results.append(result)
-            if isinstance(result, _Settled) and result.problem is not None and culprit is None:
+            problem = result.problem if isinstance(result, _Settled) else result
+            if isinstance(problem, Problem) and culprit is None:
                 culprit = posting
         if culprit is None:
             return results
@@ -315,6 +324,7 @@ class _Batch:
             for one, hash_ in zip(booked, hashes, strict=True)
         ]
         leaf_indexes = self._leaf_indexes()
+        await self._ensure_partition(connection)
         await batches.write_movements(connection, self._evaluation.movements())
         book_keys = {name: key for name, (key, _) in self._known.books.items()}
         await batches.write_bookings(
@@ -327,6 +337,12 @@ class _Batch:
         }
         await batches.write_holds(connection, journal, bookings, ends)
         await batches.write_reversed(connection, journal, list(self._reversed(leaf_indexes)))
+
+    async def _ensure_partition(self, connection: Connection) -> None:
+        month = (self._now.year, self._now.month)
+        if month not in self._tools.partitions:
+            await batches.ensure_partition(connection, self._now)
+            self._tools.partitions.add(month)
 
     def _put_into_words(
         self, growth: Growth, note: str, records: Sequence[bytes]

@@ -24,7 +24,6 @@ from prometheus_client import Counter, Gauge, Histogram
 from mesh.database import DATABASE_ERRORS, Database
 from mesh.errors import Problem, Reason
 from mesh.outages import is_outage, wait_out
-from services.ledger.repository import batches
 from services.ledger.repository.journals import find_due_tenants, find_journal
 from services.ledger.use_cases.book_batch import BatchTools, Result, Work, book_batch
 
@@ -91,7 +90,6 @@ class Bookkeeper:
         self._queue_limit = queue_limit
         self._lanes: dict[str, _Lane] = {}
         self._waiting_postings = 0
-        self._partitions: set[tuple[int, int]] = set()
         self._watchers: dict[str, asyncio.Event] = {}
 
     async def book(self, tenant_id: str, work: Work, deadline_monotonic: float = math.inf) -> list[Result]:
@@ -234,13 +232,13 @@ class Bookkeeper:
 
     async def _book_works(self, tenant_id: str, works: Sequence[Work]) -> list[list[Result] | Problem]:
         begun = time.perf_counter()
-        now = self._tools.clock()
-        async with self._database.transaction(tenant_id) as connection:
-            month = (now.year, now.month)
-            if month not in self._partitions:
-                await batches.ensure_partition(connection, now)
-            results = await book_batch(connection, self._tools, tenant_id, works)
-        self._partitions.add(month)
+        try:
+            async with self._database.transaction(tenant_id) as connection:
+                results = await book_batch(connection, self._tools, tenant_id, works)
+        except BaseException:
+            # What it made is gone with it.
+            self._tools.partitions.clear()
+            raise
         BATCH_SECONDS.observe(time.perf_counter() - begun)
         BATCH_POSTINGS.observe(sum(len(work.postings) for work in works))
         self._wake_watchers(tenant_id)
