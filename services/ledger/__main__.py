@@ -8,6 +8,10 @@ from datetime import datetime, timedelta
 from kente.ledger.v1 import (
     ledger_service_pb2,
     ledger_service_pb2_grpc,
+    proof_service_pb2,
+    proof_service_pb2_grpc,
+    report_service_pb2,
+    report_service_pb2_grpc,
 )
 
 from mesh.clock import utc_now
@@ -16,6 +20,7 @@ from mesh.tokens import load_private_key
 from services.ledger.convert import postings, transfers
 from services.ledger.model.checkpoints import CheckpointSigner
 from services.ledger.servicer.ledger import LedgerServicer
+from services.ledger.servicer.reports import ReportServicer
 from services.ledger.settings import LedgerSettings
 from services.ledger.use_cases.book_batch import BatchTools, Wording
 from services.ledger.use_cases.booking import Bookkeeper
@@ -48,6 +53,11 @@ async def build(runtime: Runtime[LedgerSettings], clock: Callable[[], datetime] 
                 ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
                 ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server,
                 LedgerServicer(database, bookkeeper, clock),
+            ),
+            Servicer(
+                report_service_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name,
+                report_service_pb2_grpc.add_ReportServiceServicer_to_server,
+                ReportServicer(database),
             ),
         ],
         background=[bookkeeper.run],

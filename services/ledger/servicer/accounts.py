@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
 
 from google.protobuf.message import Message
 from kente.ledger.v1 import ledger_service_pb2 as pb2
@@ -19,6 +18,7 @@ from services.ledger.convert.common import TYPES_FROM_PROTO, book_name_from_prot
 from services.ledger.model.accounts import Account, AccountState
 from services.ledger.model.changes import ChangeRequest
 from services.ledger.use_cases.batch_create_accounts import batch_create_accounts
+from services.ledger.use_cases.booking import Bookkeeper
 from services.ledger.use_cases.change_account_state import change_account_state
 from services.ledger.use_cases.close_period import close_period
 from services.ledger.use_cases.create_account import create_account
@@ -28,18 +28,12 @@ from services.ledger.use_cases.list_accounts import list_accounts
 from services.ledger.use_cases.update_account import update_account
 
 
-class ExpiresHolds(Protocol):
-    """Ends the holds of a tenant whose time is over."""
-
-    async def expire_due(self, tenant_id: str) -> object: ...
-
-
 class AccountRpcs:
     """Accounts and books. Whoever builds the servicer sets the attributes."""
 
     _database: Database
     _clock: Callable[[], datetime]
-    _bookkeeper: ExpiresHolds
+    _bookkeeper: Bookkeeper
 
     async def CreateAccount(self, request: pb2.CreateAccountRequest, _context: object) -> pb2.CreateAccountResponse:
         account = await create_account(

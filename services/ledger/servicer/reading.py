@@ -17,6 +17,7 @@ from services.ledger.convert import reading as convert
 from services.ledger.convert import reports as convert_reports
 from services.ledger.convert.common import book_name_from_proto
 from services.ledger.convert.postings import transaction_to_proto
+from services.ledger.use_cases.booking import Bookkeeper
 from services.ledger.use_cases.get_balance import get_balance
 from services.ledger.use_cases.get_balance_sheet import get_balance_sheet
 from services.ledger.use_cases.get_profit_and_loss import get_profit_and_loss
@@ -29,19 +30,11 @@ from services.ledger.use_cases.list_transactions import list_transactions
 from services.ledger.use_cases.watch_entries import watch_entries
 
 
-class KnowsBookings(Protocol):
-    """Ends holds whose time is over, and tells when something was booked."""
-
-    async def expire_due(self, tenant_id: str) -> object: ...
-
-    async def wait_for_booking(self, tenant_id: str, timeout_seconds: float) -> None: ...
-
-
 class ReadingRpcs:
     """Reads of the books. Whoever builds the servicer sets the attributes."""
 
     _database: Database
-    _bookkeeper: KnowsBookings
+    _bookkeeper: Bookkeeper
 
     async def GetBalance(self, request: pb2.GetBalanceRequest, _context: object) -> pb2.GetBalanceResponse:
         tenant_id = current_tenant_id()
