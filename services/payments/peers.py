@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -223,7 +224,8 @@ class Ledger:
             ledger_pb2.Leg(account_name=posting.credit_account, side=ledger_pb2.SIDE_CREDIT, amount=amount),
         ]
         request = ledger_service_pb2.CreateTransactionRequest(
-            request_id=derive_uuid("posting", posting.transaction_id),
+            # Of all that is asked for, so that the ledger tells what differs, if ever something does.
+            request_id=derive_uuid("posting", *map(str, dataclasses.astuple(posting))),
             transaction_id=posting.transaction_id,
             description=posting.description,
             source_id=posting.source_id,
