@@ -19,11 +19,14 @@ from mesh.server import Runtime, Servicer, Wiring, run_service
 from mesh.tokens import load_private_key
 from services.ledger.convert import postings, transfers
 from services.ledger.model.checkpoints import CheckpointSigner
+from services.ledger.repository.proofs import register_checkpoint_key
 from services.ledger.servicer.ledger import LedgerServicer
+from services.ledger.servicer.proofs import ProofServicer
 from services.ledger.servicer.reports import ReportServicer
 from services.ledger.settings import LedgerSettings
 from services.ledger.use_cases.book_batch import BatchTools, Wording
 from services.ledger.use_cases.booking import Bookkeeper
+from services.ledger.use_cases.verify_books import BookVerifier
 
 
 async def build(runtime: Runtime[LedgerSettings], clock: Callable[[], datetime] = utc_now) -> Wiring:
@@ -35,6 +38,8 @@ async def build(runtime: Runtime[LedgerSettings], clock: Callable[[], datetime] 
     settings, database = runtime.settings, runtime.database
     key = load_private_key(settings.checkpoint_key_file, "KENTE_LEDGER_CHECKPOINT_KEY_FILE")
     signer = CheckpointSigner(settings.log_name, key)
+    async with database.system_transaction() as connection:
+        await register_checkpoint_key(connection, signer.verifier_key)
     wording = Wording(
         booked=postings.booked_to_proto,
         transfer=transfers.transfer_result_to_proto,
@@ -53,6 +58,11 @@ async def build(runtime: Runtime[LedgerSettings], clock: Callable[[], datetime] 
                 ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
                 ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server,
                 LedgerServicer(database, bookkeeper, clock),
+            ),
+            Servicer(
+                proof_service_pb2.DESCRIPTOR.services_by_name["ProofService"].full_name,
+                proof_service_pb2_grpc.add_ProofServiceServicer_to_server,
+                ProofServicer(database, BookVerifier(database, processes=settings.verify_processes)),
             ),
             Servicer(
                 report_service_pb2.DESCRIPTOR.services_by_name["ReportService"].full_name,

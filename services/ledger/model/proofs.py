@@ -35,3 +35,24 @@ class InclusionProof:
     record: bytes
     path: Sequence[bytes]
     checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencyProof:
+    """The proof that a later state of a tree holds all of an earlier one unchanged.
+
+    Attributes:
+        path: hashes that lead from the earlier root to the later.
+    """
+
+    path: Sequence[bytes]
+    first_checkpoint: Checkpoint
+    second_checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointKey:
+    """A public key that checkpoints are signed with, as it is published, and when it was first used."""
+
+    verifier_key: str
+    create_time: datetime

@@ -1,0 +1,192 @@
+"""Checks a tenant's books from the ground up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from mesh.database import Connection, Database
+from mesh.errors import Problem, Reason, Violation
+from services.ledger.model.books_check import BooksCheck, JournalHead, exceeded_side, wrong_nodes
+from services.ledger.model.checkpoints import Head, NoteError, verify_note
+from services.ledger.model.merkle import STORED_LEVELS
+from services.ledger.model.part_check import BLOCK_LEAVES
+from services.ledger.model.verification import Fault, Part, PartReport, Progress
+from services.ledger.repository import verification as repository
+from services.ledger.repository.copies import copy_entries, copy_transactions, find_first_sequence
+from services.ledger.repository.journals import Journal, find_journal
+from services.ledger.repository.proofs import find_checkpoint, list_checkpoint_keys
+from services.ledger.use_cases.verify_worker import VerifyProcesses
+
+# Transactions of a part: large enough that handing it over costs little, small enough to be a moment's work.
+_PART_LEAVES = 8 * BLOCK_LEAVES
+# What else is wrong follows from these, or is not told.
+_FAULTS_MAX = 1_000
+# Each takes a connection and all processors that it is given.
+_CHECKS_AT_ONCE = 1
+_BUSY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Books:
+    """What is to be checked, in one snapshot."""
+
+    connection: Connection
+    journal: Journal
+    verifier_keys: list[str]
+
+
+class BookVerifier:
+    """Checks books in processes of their own, so that bookings go on meanwhile.
+
+    Args:
+        processes: how many, while a check runs.
+    """
+
+    def __init__(self, database: Database, *, processes: int) -> None:
+        self._database = database
+        self._processes = processes
+        self._running = 0
+
+    async def verify(self, tenant_id: str, note: str) -> AsyncGenerator[Progress, None]:
+        """How far the check is, again and again, and what was found.
+
+        Args:
+            note: a checkpoint that the caller kept; "" is none.
+
+        Raises:
+            Problem: FIELD_INVALID, the note is not one of this tenant's; SERVICE_OVERLOADED, another check runs.
+        """
+        if self._running >= _CHECKS_AT_ONCE:
+            raise Problem(
+                Reason.SERVICE_OVERLOADED, "books are being checked already", retry_after_seconds=_BUSY_SECONDS
+            )
+        self._running += 1
+        try:
+            async with (
+                repository.snapshot(self._database, tenant_id) as connection,
+                aclosing(self._verify(connection, tenant_id, note)) as steps,
+            ):
+                async for progress in steps:
+                    yield progress
+        finally:
+            self._running -= 1
+
+    async def _verify(self, connection: Connection, tenant_id: str, note: str) -> AsyncGenerator[Progress, None]:
+        verifier_keys = [key.verifier_key for key in await list_checkpoint_keys(connection)]
+        kept = _read_note(note, tenant_id, verifier_keys) if note else None
+        journal = await find_journal(connection, tenant_id)
+        if journal is None:
+            faults = (
+                [Fault("kept_note", "nothing is left of what the kept note is of")] if kept and kept.tree_size else []
+            )
+            yield Progress(0, 0, 0, faults, done=True)
+            return
+        books = _Books(connection, journal, verifier_keys)
+        last_time = repository.microseconds(journal.last_create_time) if journal.tree_size else 0
+        check = BooksCheck(JournalHead(journal.last_sequence, journal.tree_size, journal.frontier, last_time), kept)
+        checkpoint = await find_checkpoint(connection, journal, 0)
+        told = 0
+        async with aclosing(self._found(books, check)) as found:
+            async for faults in found:
+                shown = faults[: _FAULTS_MAX - told]
+                told += len(shown)
+                yield Progress(check.entry_count, journal.last_sequence, check.transaction_count, shown)
+        yield Progress(
+            check.entry_count, journal.last_sequence, check.transaction_count, done=True, checkpoint=checkpoint
+        )
+
+    async def _found(self, books: _Books, check: BooksCheck) -> AsyncGenerator[list[Fault], None]:
+        """What is wrong, part by part, and then in the whole."""
+        async with aclosing(self._reports(books, check)) as reports:
+            async for report, part in reports:
+                stored = await repository.find_stored_nodes(
+                    books.connection,
+                    books.journal.journal_key,
+                    level=STORED_LEVELS,
+                    start_index=part.start_leaf // BLOCK_LEAVES,
+                    end_index=-(-part.end_leaf // BLOCK_LEAVES),
+                )
+                yield check.add(report, part.checkpoints, stored)
+        hold_rows = await repository.count_holds(books.connection, books.journal.journal_key)
+        yield [*check.finish(hold_rows), *await _check_rest(books, check)]
+        held = await repository.find_held_sums(books.connection, books.journal.journal_key)
+        async for accounts in repository.list_all_accounts(books.connection, books.journal.journal_key):
+            faults: list[Fault] = []
+            for account in accounts:
+                faults += check.check_account(account, held.pop(account.account_key, None))
+                side = exceeded_side(account)
+                if side is not None and await repository.was_moved_since(books.connection, account, side):
+                    faults.append(Fault("limit", "is out of its limits", account_name=account.account_name))
+            yield faults
+        yield list(check.check_strangers())
+
+    async def _reports(self, books: _Books, check: BooksCheck) -> AsyncGenerator[tuple[PartReport, Part], None]:
+        """The reports of all parts in order; some parts are read and checked while earlier ones are waited for."""
+        under_way: deque[tuple[asyncio.Task[PartReport], Part]] = deque()
+        async with VerifyProcesses.running(self._processes) as processes:
+            try:
+                async for part in _parts(books, check):
+                    task = asyncio.create_task(processes.check(part))
+                    # Its rows are with the process, and must not stay here as well.
+                    under_way.append((task, replace(part, transactions=b"", entries=b"")))
+                    if len(under_way) > self._processes:
+                        task, earlier = under_way.popleft()
+                        yield await task, earlier
+                while under_way:
+                    task, earlier = under_way.popleft()
+                    yield await task, earlier
+            finally:
+                for task, _ in under_way:
+                    task.cancel()
+
+
+async def _parts(books: _Books, check: BooksCheck) -> AsyncIterator[Part]:
+    connection, journal = books.connection, books.journal
+    start_sequence = 1
+    for start_leaf in range(0, journal.tree_size, _PART_LEAVES):
+        end_leaf = min(start_leaf + _PART_LEAVES, journal.tree_size)
+        end_sequence = await find_first_sequence(connection, journal.journal_key, end_leaf)
+        if end_sequence is None or end_leaf == journal.tree_size:
+            end_sequence = journal.last_sequence + 1
+        yield Part(
+            tenant_id=journal.tenant_id,
+            start_leaf=start_leaf,
+            end_leaf=end_leaf,
+            checkpoints=await repository.list_checkpoint_rows(connection, journal.journal_key, start_leaf, end_leaf),
+            asked_sizes=check.asked_sizes(start_leaf, end_leaf),
+            verifier_keys=books.verifier_keys,
+            transactions=await copy_transactions(connection, journal.journal_key, start_leaf, end_leaf),
+            entries=await copy_entries(connection, journal.journal_key, start_sequence, end_sequence),
+        )
+        start_sequence = end_sequence
+
+
+async def _check_rest(books: _Books, check: BooksCheck) -> list[Fault]:
+    """What hangs on transactions, and what is beyond the head."""
+    connection, journal = books.connection, books.journal
+    faults = await repository.find_wrong_links(connection, journal.journal_key)
+    beyond = await repository.count_beyond(connection, journal)
+    for what, count in zip(("transactions", "entries", "checkpoints"), beyond, strict=True):
+        if count:
+            faults.append(Fault("sequence", f"{count} {what} lie beyond the head of the journal"))
+    higher = await repository.find_higher_nodes(connection, journal.journal_key, STORED_LEVELS)
+    faults += wrong_nodes(check.higher_nodes, higher)
+    surplus = await repository.count_nodes(connection, journal.journal_key) - check.node_count
+    if surplus > 0:
+        faults.append(Fault("tree", f"{surplus} nodes are stored that the tree does not have"))
+    return faults
+
+
+def _read_note(note: str, tenant_id: str, verifier_keys: list[str]) -> Head:
+    try:
+        head = verify_note(note, verifier_keys)
+    except NoteError as error:
+        description = f"is not a checkpoint of this ledger: {error}"
+        raise Problem(Reason.FIELD_INVALID, violations=[Violation("note", description)]) from None
+    if not head.origin.endswith(f"/{tenant_id}"):
+        raise Problem(Reason.FIELD_INVALID, violations=[Violation("note", "is a checkpoint of another tenant")])
+    return head
