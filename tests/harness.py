@@ -79,10 +79,10 @@ def free_ports(count: int) -> list[int]:
     return list(itertools.islice(filter(is_free, _candidate_ports), count))
 
 
-def start_infrastructure(folder: Path) -> Infrastructure:
+def start_infrastructure(folder: Path, postgres_options: Mapping[str, str] | None = None) -> Infrastructure:
     """Starts PostgreSQL and NATS, migrates, and makes identities."""
     postgres_port, nats_port, monitor_port, *ports = free_ports(3 + len(domains()))
-    postgres = EmbeddedPostgres(folder / "postgres", postgres_port)
+    postgres = EmbeddedPostgres(folder / "postgres", postgres_port, options=postgres_options)
     postgres.start()
     nats = EmbeddedNats(folder / "nats", nats_port, monitor_port)
     nats.start()
