@@ -106,6 +106,29 @@ async def test_what_is_anothers_does_not_exist(partner: httpx.AsyncClient, url: 
     assert foreign.json()["reason"] == absent.json()["reason"]
 
 
+async def test_a_chart_of_accounts_is_kept_over_rest(partner: httpx.AsyncClient) -> None:
+    gold = {"accountName": "assets:gold", "type": "TYPE_ASSET", "currency": "GOLDGRAMS", "scale": 4}
+    body = {"accounts": [{**ACCOUNT, "metadata": {"till": "7"}}, gold]}
+    made = await partner.post("/v1/ledger/accounts:batchCreate", json=body, headers=key())
+    change = {"updateMask": "displayName,limits", "displayName": "Till", "limits": {"minBalanceMinor": "0"}}
+    changed = await partner.patch("/v1/ledger/accounts/assets:cash:ghs", json=change, headers=key())
+    frozen = await partner.post("/v1/ledger/accounts/assets:cash:ghs/freeze", headers=key())
+    listed = await partner.get("/v1/ledger/accounts", params={"accountNamePrefix": "assets:", "type": "TYPE_ASSET"})
+    closing = {"endTime": "2026-01-01T00:00:00Z"}
+    closed = await partner.post("/v1/ledger/books/main:closePeriod", json=closing, headers=key())
+    book = await partner.get("/v1/ledger/books/main")
+
+    assert made.status_code == 200, made.text
+    assert [account["scale"] for account in made.json()["accounts"]] == [2, 4]
+    account = changed.json()["account"]
+    assert (account["displayName"], account["metadata"]) == ("Till", {"till": "7"})
+    assert account["limits"] == {"minBalanceMinor": "0"}
+    assert frozen.json()["account"]["state"] == "STATE_FROZEN"
+    assert [account["accountName"] for account in listed.json()["accounts"]] == ["assets:cash:ghs", "assets:gold"]
+    assert closed.json() == book.json()
+    assert book.json()["book"]["closedTime"] == "2026-01-01T00:00:00Z"
+
+
 @pytest.mark.parametrize(
     "credential", ["kente_" + "0" * 26 + "_" + "A" * 43, "kente_wrong", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.x"]
 )
