@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -125,16 +125,11 @@ def reversal_from_proto(request: pb2.ReverseTransactionRequest) -> Posting:
 
 
 def differing_fields(stored: bytes, asked: bytes) -> list[str]:
-    """Names of the fields in which two requests with the same transaction_id differ."""
+    """Names of the fields in which two requests with the same transaction_id differ, such as legs[0].amount."""
     if stored[:1] != asked[:1]:
         return ["rpc"]
     before, now = _stored_request(stored), _stored_request(asked)
-    names = [
-        name
-        for name, field in type(before).DESCRIPTOR.fields_by_name.items()
-        if _value(before, field) != _value(now, field)
-    ]
-    return names or ["book_name"]
+    return list(_differences(before, now)) or ["book_name"]
 
 
 def _stored_request(stored: bytes) -> Message:
@@ -143,7 +138,25 @@ def _stored_request(stored: bytes) -> Message:
     return message.transfers[0] if isinstance(message, pb2.CreateTransfersRequest) else message
 
 
-def _value(message: Message, field: Any) -> object:  # noqa: ANN401 - descriptors have no types here
+def _differences(before: Message, now: Message) -> Iterator[str]:
+    """Paths of the fields that differ: of lists of as many messages, within the messages."""
+    for field in before.DESCRIPTOR.fields:
+        one, other = _value(before, field), _value(now, field)
+        if one == other:
+            continue
+        if _is_list_of_messages(field) and len(one) == len(other):
+            for number, pair in enumerate(zip(one, other, strict=True)):
+                yield from (f"{field.name}[{number}].{name}" for name in _differences(*pair))
+        else:
+            yield field.name
+
+
+def _is_list_of_messages(field: Any) -> bool:  # noqa: ANN401 - descriptors have no types here
+    type_ = field.message_type
+    return field.is_repeated and type_ is not None and not type_.GetOptions().map_entry
+
+
+def _value(message: Message, field: Any) -> Any:  # noqa: ANN401 - descriptors have no types here, and values have any
     if field.has_presence and not message.HasField(field.name):
         return None
     return getattr(message, field.name)
@@ -267,7 +280,9 @@ def transaction_to_json(transaction: Transaction) -> dict[str, Any]:
         "metadata": dict(transaction.metadata),
         "leafIndex": str(transaction.leaf_index) if transaction.leaf_index else "",
         "expireTime": _time_to_json(transaction.expire_time) if transaction.expire_time else "",
+        "holdState": f"HOLD_STATE_{transaction.hold_state.name}" if transaction.hold_state else "",
         "relatedTransactionId": transaction.related_id,
+        "laterTransactionIds": list(transaction.later_ids),
     }
     return {name: value for name, value in document.items() if value}
 

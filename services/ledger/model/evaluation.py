@@ -424,6 +424,7 @@ class Evaluation:
             posting.expire_time,
             posting.related_id,
             self._now,
+            HoldState.HELD if pending else None,
         )
         balances = tuple(_balance_after(running) for running in moved) if posting.include_balances else ()
         booked = Booked(transaction, account_keys, balances)

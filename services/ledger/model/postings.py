@@ -122,7 +122,7 @@ class Transaction:
         effective_time: as the caller gave it; None means create_time.
         related_id: of the hold that it ends, or of the transaction that it reverses.
         create_time: when it was booked; never falls as the leaf index rises.
-        hold_state: of a HOLD, what became of it since; None means that it was booked just now, or is no hold.
+        hold_state: of a HOLD, what became of it since; None means that it is no hold.
         later_ids: of a HOLD, what ended it; of others, their reversals.
     """
 

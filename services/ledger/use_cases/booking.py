@@ -236,7 +236,7 @@ class Bookkeeper:
             async with self._database.transaction(tenant_id) as connection:
                 results = await book_batch(connection, self._tools, tenant_id, works)
         except BaseException:
-            # What it made is gone with it.
+            # It may have failed for want of a partition that was thought to be there.
             self._tools.partitions.clear()
             raise
         BATCH_SECONDS.observe(time.perf_counter() - begun)
