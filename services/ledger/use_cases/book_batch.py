@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from mesh import outbox
-from mesh.database import Connection
+from mesh.database import Connection, after_commit
 from mesh.errors import Problem, Reason
 from mesh.interceptors.audit import AuditRow, write_rows
 from services.ledger.model.checkpoints import CheckpointSigner
@@ -151,6 +151,7 @@ class _Batch:
         self._works: list[tuple[Work, list[_Settled]]] = []
         self._expired: list[Booked] = []
         self._hashes: dict[str, bytes] = {}
+        self._audit_rows: list[AuditRow] = []
 
     async def read(self, connection: Connection, works: Sequence[Work]) -> None:
         """Reads what the postings touch, and lets holds expire whose time is over."""
@@ -208,7 +209,9 @@ class _Batch:
         before = self._known.request_hashes.get(work.request_id) or self._hashes.get(work.request_id)
         if before is not None and before != work.request_hash:
             detail = f"request_id {work.request_id} was used for another request body"
-            return Problem(Reason.REQUEST_ID_REUSED, detail, request_id=work.request_id)
+            problem = Problem(Reason.REQUEST_ID_REUSED, detail, request_id=work.request_id)
+            self._audit_rows.append(_audit_row(work, problem))
+            return problem
         if before is None:
             self._hashes[work.request_id] = work.request_hash
         new: list[_Settled] = []
@@ -218,6 +221,8 @@ class _Batch:
             results += self._settle_group(group, new) if len(group) > 1 else [self._settle_one(group[0], new)]
             if number % _TURN == _TURN - 1:
                 await asyncio.sleep(0)
+        # A call for many transfers ends well, however each of them does.
+        self._audit_rows.append(_audit_row(work, None if work.together else results[0]))
         return results
 
     def _settle_one(self, posting: Posting, new: list[_Settled]) -> _Settled | Result:
@@ -294,8 +299,8 @@ class _Batch:
         await batches.write_refusals(connection, tenant_id, refusals, self._now)
         if self._evaluation.booked:
             await self._write_booked(connection)
-        if self._works:
-            await write_rows(connection, [_audit_row(work, new) for work, new in self._works])
+        if self._audit_rows:
+            await write_rows(connection, self._audit_rows)
 
     async def _write_booked(self, connection: Connection) -> None:
         journal, booked = self._journal, self._evaluation.booked
@@ -342,7 +347,8 @@ class _Batch:
         month = (self._now.year, self._now.month)
         if month not in self._tools.partitions:
             await batches.ensure_partition(connection, self._now)
-            self._tools.partitions.add(month)
+            # Not before: until then no other transaction can book into it.
+            after_commit(lambda: self._tools.partitions.add(month))
 
     def _put_into_words(
         self, growth: Growth, note: str, records: Sequence[bytes]
@@ -437,7 +443,7 @@ def _range_of(request_id: str, transactions: Sequence[Transaction]) -> dict[str,
     }
 
 
-def _audit_row(work: Work, new: Sequence[_Settled]) -> AuditRow:
-    """The row of one call. A call for many transfers ends well, however each of them does."""
-    problem = next((one.problem for one in new if one.problem is not None), None)
-    return work.audit_row if problem is None or work.together else replace(work.audit_row, outcome=problem.reason_name)
+def _audit_row(work: Work, result: _Settled | Result | None) -> AuditRow:
+    """The row of one call, with what its caller is told."""
+    problem = result.problem if isinstance(result, _Settled) else result
+    return replace(work.audit_row, outcome=problem.reason_name) if isinstance(problem, Problem) else work.audit_row
