@@ -294,14 +294,14 @@ async def test_a_posting_is_published_once_and_a_refused_one_never(
     last = await open_book.post(debit(BANK, 1), credit(PAYER, 1))
     connection = await nats.connect(infrastructure.nats.url)
     jetstream = connection.jetstream()
-    subject = f"kente.{open_book.tenant_id}.ledger.transaction.posted"
+    subject = f"kente.{open_book.tenant_id}.ledger.transactions.booked"
 
     async def last_event() -> bool:
         try:
             message = await jetstream.get_last_msg(STREAM, subject)
         except NotFoundError:
             return False
-        return bool(json.loads(message.data or b"{}")["subject"] == last.transaction_id)
+        return last.transaction_id in str(message.data)
 
     await eventually(last_event)
     subscription = await jetstream.subscribe(subject, ordered_consumer=True)
@@ -310,7 +310,8 @@ async def test_a_posting_is_published_once_and_a_refused_one_never(
         await subscription.next_msg(timeout=0.2)
     await connection.close()
 
-    assert [event["subject"] for event in events] == [transaction.transaction_id, last.transaction_id]
-    assert events[0]["type"] == "ledger.transaction.posted"
+    booked = [one for event in events for one in event["data"]["transactions"]]
+    assert [one["transactionId"] for one in booked] == [transaction.transaction_id, last.transaction_id]
+    assert events[0]["type"] == "ledger.transactions.booked"
     assert events[0]["kentetenant"] == open_book.tenant_id
-    assert events[0]["data"] == MessageToDict(transaction)
+    assert booked[0] == MessageToDict(transaction)

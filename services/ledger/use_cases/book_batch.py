@@ -34,14 +34,9 @@ from services.ledger.repository.transactions import find_transactions
 # How a posting ended: the bytes of the answer, or the refusal.
 Result = bytes | Problem
 _ENDS = {Kind.HOLD_POSTING: HoldState.POSTED, Kind.HOLD_VOID: HoldState.VOIDED, Kind.HOLD_EXPIRY: HoldState.EXPIRED}
-_EVENTS = {
-    Kind.POSTING: "ledger.transaction.posted",
-    Kind.HOLD_POSTING: "ledger.transaction.posted",
-    Kind.REVERSAL: "ledger.transaction.posted",
-    Kind.HOLD: "ledger.hold.created",
-    Kind.HOLD_VOID: "ledger.hold.voided",
-    Kind.HOLD_EXPIRY: "ledger.hold.expired",
-}
+# An event tells of at most so many bytes of transactions; it must be smaller than outbox.MAX_EVENT_BYTES.
+_EVENT_BYTES = 256 * 1024
+_NO_TRACE: Mapping[str, str] = {}
 # Others on the event loop get a turn after so many postings.
 _TURN = 256
 
@@ -375,19 +370,37 @@ class _Batch:
         return kept
 
     def _events(self) -> Iterator[outbox.Event]:
+        """What announces the transactions of the batch, in their order.
+
+        Those of one tenant are all said of the tenant, so that they are published one after the other: what a
+        subscriber sees has neither a gap nor another order than the book, which the leaf indexes prove.
+        """
         tenant_id, wording = self._journal.tenant_id, self._tools.wording
         for one in self._expired:
-            yield _event(tenant_id, one.transaction, wording, {})
+            expiry = one.transaction
+            yield outbox.Event("ledger.hold.expired", tenant_id, expiry.related_id, wording.event(expiry), {})
+        gathered = [(one.transaction, _NO_TRACE) for one in self._expired]
         for work, new in self._works:
             transactions = [one.booked.transaction for one in new if one.booked is not None]
             if not work.together:
-                for transaction in transactions:
-                    yield _event(tenant_id, transaction, wording, work.trace_context)
+                gathered += [(transaction, work.trace_context) for transaction in transactions]
             elif transactions:
-                data = _range_of(work.audit_row.request_id, transactions)
-                yield outbox.Event(
-                    "ledger.transfers.booked", tenant_id, work.audit_row.request_id, data, work.trace_context
-                )
+                yield from self._booked_events(gathered)
+                gathered = []
+                data = _range_of(transactions) | {"requestId": work.audit_row.request_id}
+                yield outbox.Event("ledger.transfers.booked", tenant_id, tenant_id, data, work.trace_context)
+        yield from self._booked_events(gathered)
+
+    def _booked_events(self, gathered: Sequence[tuple[Transaction, Mapping[str, str]]]) -> Iterator[outbox.Event]:
+        tenant_id, wording = self._journal.tenant_id, self._tools.wording
+        start, weight = 0, 0
+        for end, (transaction, _) in enumerate(gathered, start=1):
+            weight += _weight(transaction)
+            if weight > _EVENT_BYTES or end == len(gathered):
+                transactions = [one for one, _ in gathered[start:end]]
+                data = _range_of(transactions) | {"transactions": [wording.event(one) for one in transactions]}
+                yield outbox.Event("ledger.transactions.booked", tenant_id, tenant_id, data, gathered[start][1])
+                start, weight = end, 0
 
     def _leaf_indexes(self) -> dict[str, int]:
         """Leaf index by id of every transaction that another of the batch may relate to."""
@@ -420,21 +433,17 @@ def _failed_with(culprit: Posting) -> Problem:
     )
 
 
-def _event(
-    tenant_id: str, transaction: Transaction, wording: Wording, trace_context: Mapping[str, str]
-) -> outbox.Event:
-    # All that happens to a hold is said of the hold, so that it is told in its order.
-    is_end = transaction.kind in {Kind.HOLD_VOID, Kind.HOLD_EXPIRY}
-    subject_id = transaction.related_id if is_end else transaction.transaction_id
-    return outbox.Event(_EVENTS[transaction.kind], tenant_id, subject_id, wording.event(transaction), trace_context)
+def _weight(transaction: Transaction) -> int:
+    """Most bytes that a transaction takes in an event."""
+    texts = [transaction.description, transaction.source_id, *transaction.metadata, *transaction.metadata.values()]
+    # JSON writes a character as six at worst.
+    return 1000 + 500 * len(transaction.entries) + 6 * sum(map(len, texts))
 
 
-def _range_of(request_id: str, transactions: Sequence[Transaction]) -> dict[str, Any]:
-    """What was booked by one call of many transfers; WatchEntries and ListTransactions tell the rest."""
+def _range_of(transactions: Sequence[Transaction]) -> dict[str, Any]:
+    """Where transactions that lie side by side are in the book."""
     first, last = transactions[0], transactions[-1]
     return {
-        "requestId": request_id,
-        "bookName": first.book_name,
         "transactionCount": len(transactions),
         "firstLeafIndex": str(first.leaf_index),
         "lastLeafIndex": str(last.leaf_index),
