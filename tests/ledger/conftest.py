@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import asyncpg
 import pytest
 
+from services.ledger.__main__ import build
 from tests.harness import PASSWORD, Infrastructure, TestMesh
 from tests.ledger.book import BANK, FEES, PAYER, SCOPES, Book
+from tests.ledger.clock import SettableClock
+from tests.ledger.past import START
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +20,28 @@ async def ledger(test_mesh: TestMesh) -> TestMesh:
     """A running ledger whose write limit no test reaches."""
     await test_mesh.start("ledger", {"write_rate_per_second": 100_000, "read_rate_per_second": 100_000})
     return test_mesh
+
+
+@pytest.fixture(scope="module")
+async def clock() -> SettableClock:
+    """The clock of `timed_ledger`."""
+    return SettableClock(START)
+
+
+@pytest.fixture(scope="module")
+async def timed_ledger(infrastructure: Infrastructure, clock: SettableClock) -> AsyncIterator[TestMesh]:
+    """A ledger with a clock that stands still until a test moves it."""
+    mesh = TestMesh(infrastructure)
+    limits = {"write_rate_per_second": 100_000, "read_rate_per_second": 100_000}
+    await mesh.start("ledger", limits, build=partial(build, clock=clock))
+    yield mesh
+    await mesh.close()
+
+
+@pytest.fixture
+def timed_book(timed_ledger: TestMesh, tenant_id: str) -> Book:
+    """The book of this test's tenant, with that clock."""
+    return Book(timed_ledger.client("ledger", tenant_id, SCOPES), tenant_id)
 
 
 @pytest.fixture
