@@ -40,9 +40,9 @@ class Draws:
 
     def limits(self) -> Limits:
         """Any limits that go together."""
-        lowest = self.chance.choice([None, None, 0, -100, 50])
-        highest = self.chance.choice([None, None, None, 150, 400])
-        credit = self.chance.choice([None, None, None, 0, 100])
+        lowest = self.chance.choice([None, None, None, 0, -150, 50])
+        highest = self.chance.choice([None, None, None, None, 250, 600])
+        credit = self.chance.choice([None, None, None, None, 0, 150])
         return Limits(lowest, highest, credit)
 
     def account_name(self, book: str) -> str:

@@ -161,7 +161,7 @@ class Oracle(History):
         else:
             legs = ask.legs
             check_balanced(legs)
-        self._check_period(ask, now)
+        self._check_time(ask, now)
         if ask.up_to_available:
             legs = self._up_to_available(ask, legs)
         self._check_legs(ask, legs)
@@ -222,7 +222,9 @@ class Oracle(History):
 
     # Whether it can be booked
 
-    def _check_period(self, ask: Ask, now: datetime) -> None:
+    def _check_time(self, ask: Ask, now: datetime) -> None:
+        if ask.effective_time is not None and ask.effective_time > now + SKEW:
+            raise Refusal("FIELD_INVALID")
         closed = self.closed_times.get(ask.book)
         if closed is not None and (ask.effective_time or now) < closed:
             raise Refusal("PERIOD_CLOSED", book_name=ask.book, closed_time=closed.isoformat())

@@ -21,21 +21,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from kente.ledger.v1 import ledger_pb2, ledger_service_pb2
 
-from mesh.ids import derive_id, new_id
+from mesh.ids import new_id
 from services.ledger.__main__ import build
 from tests.harness import Infrastructure, TestMesh
 from tests.ledger import teller
 from tests.ledger.book import SCOPES, TYPE_OF_FIRST_WORD, Book, account_request, new_request_id
 from tests.ledger.clock import SettableClock
 from tests.ledger.history_draws import CURRENCIES, NAMES, TYPES, Draws
-from tests.ledger.oracle import SKEW, Oracle, Outcome, Refused
+from tests.ledger.oracle import Oracle, Outcome, Refused
 from tests.ledger.oracle_history import Ask, Limits, OracleAccount
 
 Result = TypeVar("Result")
 
 EFFORT = float(os.environ.get("KENTE_TEST_EFFORT", "1"))
-HISTORIES = max(1, round(25 * EFFORT))
-STEPS = 30
+HISTORIES = max(1, round(40 * EFFORT))
+STEPS = 50
 WAIT_SECONDS = 30
 ENDS = {
     "freeze": (ledger_service_pb2.FreezeAccountRequest, "frozen"),
@@ -43,7 +43,8 @@ ENDS = {
     "close": (ledger_service_pb2.CloseAccountRequest, "closed"),
 }
 
-chances = st.randoms(use_true_random=False)
+# What each step does, from a number. Drawn one by one, choices would be the first or last of theirs too often.
+chances = st.builds(Random, st.integers(0, 2**32 - 1))
 
 
 class BookMachine(RuleBasedStateMachine):
@@ -57,7 +58,7 @@ class BookMachine(RuleBasedStateMachine):
     def open_books(self, chance: Random) -> None:
         """A new tenant with some accounts: else most postings would name one that is missing."""
         self.book = self.wait(self.make_book(new_id("ten")))
-        self.oracle = Oracle(lambda hold_id: derive_id("txn", hold_id, "expiry"))
+        self.oracle = Oracle(self.expiry_id)
         self.asks: list[Ask] = []
         self.first_told: dict[Ask, bytes] = {}
         self.batches: list[tuple[list[Ask], str, bytes]] = []
@@ -68,6 +69,13 @@ class BookMachine(RuleBasedStateMachine):
     async def make_book(self, tenant_id: str) -> Book:
         """The books of the tenant; a channel wants to be made on the loop."""
         return Book(self.ledger.client("ledger", tenant_id, SCOPES), tenant_id)
+
+    def expiry_id(self, hold_id: str) -> str:
+        """The id of the transaction by which a hold expired. The service makes it up; the hold tells it."""
+        request = ledger_service_pb2.GetTransactionRequest(transaction_id=hold_id)
+        later_ids = self.told("GetTransaction", request).message.transaction.later_transaction_ids
+        assert len(later_ids) == 1, f"hold {hold_id} is to expire"
+        return str(later_ids[0])
 
     def wait(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Runs a coroutine on the loop of the service."""
@@ -237,8 +245,9 @@ class BookMachine(RuleBasedStateMachine):
     @rule(chance=chances)
     def resend(self, chance: Random) -> None:
         """A client asks again for what it asked for before, refused or not."""
-        if self.asks:
-            self.ask_for(chance.choice(self.asks))
+        singles = [ask for ask in self.asks if ask.form == "transaction"]
+        if singles:
+            self.ask_for(chance.choice(singles))
 
     @rule(chance=chances)
     def ask_for_something_else_under_a_used_id(self, chance: Random) -> None:
@@ -251,9 +260,6 @@ class BookMachine(RuleBasedStateMachine):
     def ask_for(self, ask: Ask) -> None:
         """Asks for one transaction, and compares."""
         told = self.wait(teller.send(self.book, ask))
-        if self.is_too_far_in_the_future([ask]):
-            assert told.reason == "FIELD_INVALID"
-            return
         outcome = self.oracle.book(ask, self.clock.now)
         self.check(told, outcome)
         if self.oracle.answers[ask.transaction_id][0] == ask:
@@ -270,18 +276,13 @@ class BookMachine(RuleBasedStateMachine):
         if outcome is self.oracle.booked[-1]:
             assert list(told.message.balances) == teller.balance_messages(self.oracle, outcome)
 
-    def is_too_far_in_the_future(self, asks: list[Ask]) -> bool:
-        """Whether something is to take effect later than is allowed."""
-        times = [ask.effective_time for ask in asks if ask.effective_time is not None]
-        return bool(times) and max(times) > self.clock.now + SKEW
-
     @rule(chance=chances)
     def transfer(self, chance: Random) -> None:
         """A client sends several transfers."""
         asks = self.draws(chance).transfers(self.asks)
         request_id = new_request_id()
         told = self.wait(teller.send_all(self.book, asks, request_id))
-        if asks[-1].linked or self.is_too_far_in_the_future(asks):
+        if asks[-1].linked:
             assert told.reason == "FIELD_INVALID"
             return
         assert told.problem is None, told.problem
@@ -391,6 +392,7 @@ async def test_every_answer_of_a_random_history_is_the_oracles(timed_ledger: Tes
         # The suite runs the same histories each time; a long run looks for new ones.
         derandomize=EFFORT == 1,
         suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
+        # Each history takes a second, so a fault is shown as it was found.
+        phases=[Phase.generate],
     )
     await asyncio.to_thread(run_state_machine_as_test, Machine, settings=limits)
