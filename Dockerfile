@@ -12,6 +12,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY mesh mesh
 COPY services services
 COPY gateway gateway
+COPY kente_verify.py ./
 COPY gen/python gen/python
 RUN /opt/kente/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation .
 

@@ -10,6 +10,7 @@ import typer
 from kente.ledger.v1 import ledger_pb2, report_service_pb2
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
+from mesh.cli.ledger_bundle import export_bundle
 from mesh.cli.ledger_client import LedgerClient, run
 from mesh.cli.ledger_input import parse_rates, parse_time
 from mesh.cli.ledger_options import (
@@ -69,6 +70,8 @@ def export(
 
     async def work(client: LedgerClient) -> int:
         with _opened(target, force=force) as file:
+            if bundle is not None:
+                return await _bundle(client, file)
             return await _copy(client.reports.ExportReport(request), file)
 
     written = run(state_dir, tenant, book, work, is_stream=True)
@@ -96,6 +99,17 @@ async def _copy(parts: AsyncIterable[report_service_pb2.ExportReportResponse], f
             written += file.write(part.data)
             bar.update(task, completed=written)
     return written
+
+
+async def _bundle(client: LedgerClient, file: IO[bytes]) -> int:
+    """Writes everything that proves the books. Returns the number of bytes."""
+    with _progress() as bar:
+        task = bar.add_task("exporting", total=None)
+        return await export_bundle(
+            client.proofs,
+            file,
+            lambda count, tree_size: bar.update(task, description=f"exporting {count:,} of {tree_size:,} records"),
+        )
 
 
 def _progress() -> Progress:
