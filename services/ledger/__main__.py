@@ -24,9 +24,9 @@ from services.ledger.servicer.ledger import LedgerServicer
 from services.ledger.servicer.proofs import ProofServicer
 from services.ledger.servicer.reports import ReportServicer
 from services.ledger.settings import LedgerSettings
-from services.ledger.use_cases.book_batch import BatchTools, Wording
 from services.ledger.use_cases.booking import Bookkeeper
 from services.ledger.use_cases.verify_books import BookVerifier
+from services.ledger.use_cases.work import BatchTools, Wording
 
 
 async def build(runtime: Runtime[LedgerSettings], clock: Callable[[], datetime] = utc_now) -> Wiring:

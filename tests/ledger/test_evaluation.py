@@ -16,8 +16,10 @@ from mesh.errors import Problem, Reason
 from mesh.ids import new_id
 from mesh.money import INT64_MAX
 from services.ledger.model.accounts import Account, AccountLimits, AccountState, AccountType, Side
-from services.ledger.model.evaluation import Booked, Evaluation, Movement, check_balanced
+from services.ledger.model.evaluation import Booked, Evaluation
+from services.ledger.model.legs import check_balanced
 from services.ledger.model.postings import Assertion, Kind, Leg, Posting
+from services.ledger.model.running import Movement
 from tests.ledger import oracle_history
 from tests.ledger.history_draws import CURRENCIES, NAMES, TYPES, Draws
 from tests.ledger.oracle import SKEW, Oracle, Refused

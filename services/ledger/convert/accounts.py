@@ -127,7 +127,7 @@ def account_to_proto(account: Account) -> ledger_pb2.Account:
         pending_debits=money_to_proto(account.pending_debits_minor, currency),
         pending_credits=money_to_proto(account.pending_credits_minor, currency),
         # A large balance above a deep credit limit is more than an amount can say; no posting can move more anyway.
-        available=None if available_minor is None else money_to_proto(min(available_minor, INT64_MAX), currency),
+        available=None if available_minor is None else money_to_proto(available_minor, currency),
         update_time=time_to_proto(account.update_time),
     )
 

@@ -12,7 +12,6 @@ from kente.ledger.v1 import ledger_pb2, proof_pb2
 from kente.ledger.v1 import ledger_service_pb2 as pb2
 
 from mesh.errors import Problem, Reason, Violation
-from mesh.money import INT64_MAX
 from services.ledger.convert.common import (
     HOLD_STATES_TO_PROTO,
     KINDS_TO_PROTO,
@@ -24,9 +23,10 @@ from services.ledger.convert.common import (
     time_from_proto,
     time_to_proto,
 )
-from services.ledger.model.evaluation import BalanceAfter, Booked
+from services.ledger.model.evaluation import Booked
 from services.ledger.model.postings import Assertion, Entry, Kind, Leg, Posting, Transaction
 from services.ledger.model.proofs import Checkpoint, InclusionProof
+from services.ledger.model.running import BalanceAfter
 
 SingleRequest = pb2.CreateTransactionRequest | pb2.PostHoldRequest | pb2.VoidHoldRequest | pb2.ReverseTransactionRequest
 # Fields of a request that are about the call and not about what is to be booked.
@@ -258,8 +258,7 @@ def _balance_to_proto(balance: BalanceAfter) -> ledger_pb2.AccountBalance:
         balance=money_to_proto(balance.balance_minor, balance.currency),
         pending_debits_minor=balance.pending_debits_minor,
         pending_credits_minor=balance.pending_credits_minor,
-        # A high credit limit allows more than the field can say.
-        available_minor=None if balance.available_minor is None else min(balance.available_minor, INT64_MAX),
+        available_minor=balance.available_minor,
     )
 
 

@@ -74,6 +74,8 @@ CREATE TABLE accounts (
 -- Every batch of postings writes a new version of the rows it touches. With room left in the page, and no index on what
 -- changes, that version needs no index entry.
 WITH (fillfactor = 60);
+-- All accounts of a currency have one scale.
+CREATE INDEX accounts_by_currency ON accounts (tenant_id, currency);
 ALTER TABLE accounts ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON accounts
     USING (tenant_id = current_setting('kente.tenant', true) OR current_setting('kente.tenant', true) = '*');

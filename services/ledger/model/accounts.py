@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from mesh.money import Money
+from mesh.money import INT64_MAX, Money
 
 MAIN_BOOK = "main"
 
@@ -137,7 +137,8 @@ class Account:
             return None
         is_debit = self.type.normal_side is Side.DEBIT
         held_minor = self.pending_credits_minor if is_debit else self.pending_debits_minor
-        return max(0, self.balance_minor - held_minor - lowest_minor)
+        # A high credit limit allows more than 64 bits can say.
+        return min(max(0, self.balance_minor - held_minor - lowest_minor), INT64_MAX)
 
     def money(self, amount_minor: int) -> Money:
         """An amount in the account's currency."""

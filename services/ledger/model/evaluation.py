@@ -14,84 +14,22 @@ from typing import Any
 
 from mesh.errors import Problem, Reason, Violation
 from mesh.ids import new_id
-from mesh.money import INT64_MAX
-from services.ledger.model.accounts import Account, AccountState, Side
+from services.ledger.model.accounts import Account, Side
+from services.ledger.model.legs import check_balanced, check_held, legs_of
 from services.ledger.model.postings import Entry, HoldState, Kind, Leg, Posting, Transaction
+from services.ledger.model.running import (
+    BalanceAfter,
+    Movement,
+    Running,
+    balance_after,
+    check_limits,
+    leg_problem,
+    limit_problem,
+    overflow_problem,
+    room_of,
+)
 
 _REVERSIBLE = {Kind.POSTING, Kind.HOLD_POSTING}
-
-
-class Running:
-    """The sums of one account while postings are applied to it, in minor units."""
-
-    __slots__ = (
-        "account",
-        "credits",
-        "debits",
-        "is_debit",
-        "is_limited",
-        "lowest",
-        "pending_credits",
-        "pending_debits",
-        "postable_currency",
-    )
-
-    def __init__(self, account: Account) -> None:
-        self.account = account
-        self.is_debit = account.type.normal_side is Side.DEBIT
-        self.lowest = account.limits.lowest_minor
-        self.is_limited = self.lowest is not None or account.limits.max_balance_minor is not None
-        # None: nothing can be posted to it.
-        self.postable_currency = account.currency if account.state is AccountState.OPENED else None
-        self.debits = account.debits_minor
-        self.credits = account.credits_minor
-        self.pending_debits = account.pending_debits_minor
-        self.pending_credits = account.pending_credits_minor
-
-    def save(self) -> tuple[int, int, int, int]:
-        """What `restore` needs to undo all that comes."""
-        return self.debits, self.credits, self.pending_debits, self.pending_credits
-
-    def restore(self, saved: tuple[int, int, int, int]) -> None:
-        """Undoes everything since `save`."""
-        self.debits, self.credits, self.pending_debits, self.pending_credits = saved
-
-    @property
-    def balance(self) -> int:
-        """Posted, on the normal side."""
-        return self.debits - self.credits if self.is_debit else self.credits - self.debits
-
-    @property
-    def low(self) -> int:
-        """The balance if all that is held against it were posted."""
-        return self.balance - (self.pending_credits if self.is_debit else self.pending_debits)
-
-    @property
-    def high(self) -> int:
-        """The balance if all that is held for it were posted."""
-        return self.balance + (self.pending_debits if self.is_debit else self.pending_credits)
-
-    @property
-    def available(self) -> int | None:
-        """What can be taken off; None when there is no lowest balance."""
-        return None if self.lowest is None else max(0, self.low - self.lowest)
-
-    def add(self, side: Side, amount_minor: int, *, pending: bool) -> None:
-        """Adds to one of the four sums; a negative amount takes away."""
-        if pending:
-            if side is Side.DEBIT:
-                self.pending_debits += amount_minor
-            else:
-                self.pending_credits += amount_minor
-        elif side is Side.DEBIT:
-            self.debits += amount_minor
-        else:
-            self.credits += amount_minor
-
-    @property
-    def overflows(self) -> bool:
-        """Whether a sum would not fit in 64 bits, now or once what is held is posted."""
-        return self.debits + self.pending_debits > INT64_MAX or self.credits + self.pending_credits > INT64_MAX
 
 
 @dataclass(slots=True)
@@ -119,35 +57,12 @@ class Related:
 
 
 @dataclass(slots=True)
-class BalanceAfter:
-    """Sums of an account after a transaction, in minor units; available is None without a lowest balance."""
-
-    account_name: str
-    currency: str
-    balance_minor: int
-    pending_debits_minor: int
-    pending_credits_minor: int
-    available_minor: int | None
-
-
-@dataclass(slots=True)
 class Booked:
     """A transaction that can be written, with the balances of its accounts after it."""
 
     transaction: Transaction
     account_keys: Sequence[int]
     balances: tuple[BalanceAfter, ...]
-
-
-@dataclass(slots=True)
-class Movement:
-    """What an evaluation adds to one account in all, in minor units of the account's currency."""
-
-    account_key: int
-    debits_minor: int
-    credits_minor: int
-    pending_debits_minor: int
-    pending_credits_minor: int
 
 
 class Evaluation:
@@ -269,12 +184,12 @@ class Evaluation:
     def _post_hold(self, posting: Posting) -> Booked:
         hold = self._held(posting)
         book_name = hold.transaction.book_name
-        legs = posting.legs or _legs_of(hold.transaction.entries)
+        legs = posting.legs or legs_of(hold.transaction.entries)
         if len(legs) == 1:
             # A transfer says the amount only.
-            legs = _legs_of(hold.transaction.entries, legs[0])
+            legs = legs_of(hold.transaction.entries, legs[0])
         check_balanced(legs)
-        _check_held(hold.transaction.entries, legs)
+        check_held(hold.transaction.entries, legs)
         self._check_time(posting, book_name)
         self._release(hold, HoldState.POSTED, posting.transaction_id)
         return self._book(posting, legs, book_name)
@@ -398,7 +313,7 @@ class Evaluation:
             self._remember(running)
             running.add(leg.side, leg.amount_minor, pending=pending)
             if running.overflows:
-                raise _overflow(leg)
+                raise overflow_problem(leg)
             entries.append(
                 Entry(sequence, leg.account_name, leg.side, pending, leg.amount_minor, leg.currency, running.balance)
             )
@@ -407,7 +322,7 @@ class Evaluation:
         for running in moved:
             before = self._touched[running]
             if before is not None:
-                _check_limits(running, *before)
+                check_limits(running, *before)
         for assertion in posting.assertions:
             self._check_assertion(assertion.account_name, assertion.balance_minor, assertion.currency, book_name)
         transaction = Transaction(
@@ -426,7 +341,7 @@ class Evaluation:
             self._now,
             HoldState.HELD if pending else None,
         )
-        balances = tuple(_balance_after(running) for running in moved) if posting.include_balances else ()
+        balances = tuple(balance_after(running) for running in moved) if posting.include_balances else ()
         booked = Booked(transaction, account_keys, balances)
         self._sequence = sequence
         self.booked.append(booked)
@@ -441,12 +356,12 @@ class Evaluation:
         """
         amount_minor = legs[0].amount_minor
         for running, leg in [(self._postable(leg, book_name), leg) for leg in legs]:
-            room_minor = _room(running, leg.side)
+            room_minor = room_of(running, leg.side)
             if room_minor is None:
                 continue
             if room_minor <= 0:
                 is_raised = (leg.side is Side.DEBIT) is running.is_debit
-                raise _limit_exceeded(running, leg.amount_minor - room_minor, 0, is_raised=is_raised)
+                raise limit_problem(running, leg.amount_minor - room_minor, 0, is_raised=is_raised)
             amount_minor = min(amount_minor, room_minor)
         return [replace(leg, amount_minor=amount_minor) for leg in legs]
 
@@ -458,7 +373,7 @@ class Evaluation:
         """
         running = self._accounts.get((book_name, leg.account_name))
         if running is None or running.postable_currency != leg.currency:
-            raise _leg_problem(running, leg)
+            raise leg_problem(running, leg)
         return running
 
     def _check_assertion(self, account_name: str, balance_minor: int, currency: str, book_name: str) -> None:
@@ -474,156 +389,3 @@ class Evaluation:
                 asserted_minor=str(balance_minor),
                 currency=running.account.currency,
             )
-
-
-def check_balanced(legs: Sequence[Leg]) -> None:
-    """Checks that the debits of each currency equal its credits.
-
-    Raises:
-        Problem: TRANSACTION_UNBALANCED, with the sums and the difference of the first currency at fault.
-    """
-    if len(legs) == 2 and _are_opposite(*legs):  # noqa: PLR2004 - one debit and one credit, as most are
-        return
-    sums_minor: dict[str, list[int]] = {}
-    for leg in legs:
-        sums_minor.setdefault(leg.currency, [0, 0])[leg.side is Side.CREDIT] += leg.amount_minor
-    for currency, (debits_minor, credits_minor) in sums_minor.items():
-        if debits_minor != credits_minor:
-            raise Problem(
-                Reason.TRANSACTION_UNBALANCED,
-                f"in {currency}, debits are {debits_minor} and credits {credits_minor} minor units",
-                currency=currency,
-                debits_minor=str(debits_minor),
-                credits_minor=str(credits_minor),
-                difference_minor=str(debits_minor - credits_minor),
-            )
-
-
-def _are_opposite(one: Leg, other: Leg) -> bool:
-    return one.amount_minor == other.amount_minor and one.side is not other.side and one.currency == other.currency
-
-
-def _legs_of(entries: Sequence[Entry], amount: Leg | None = None) -> tuple[Leg, ...]:
-    """The legs that post what entries hold: all of it, or so much of each."""
-    return tuple(
-        Leg(
-            entry.account_name,
-            entry.side,
-            entry.amount_minor if amount is None else amount.amount_minor,
-            entry.currency if amount is None else amount.currency,
-        )
-        for entry in entries
-    )
-
-
-def _check_held(entries: Sequence[Entry], legs: Sequence[Leg]) -> None:
-    """Checks that legs post no more than entries hold.
-
-    Raises:
-        Problem: HOLD_EXCEEDED.
-    """
-    held_minor: dict[tuple[str, Side, str], int] = {}
-    for entry in entries:
-        key = (entry.account_name, entry.side, entry.currency)
-        held_minor[key] = held_minor.get(key, 0) + entry.amount_minor
-    asked_minor: dict[tuple[str, Side, str], int] = {}
-    for leg in legs:
-        key = (leg.account_name, leg.side, leg.currency)
-        asked_minor[key] = asked_minor.get(key, 0) + leg.amount_minor
-    for key, amount_minor in asked_minor.items():
-        if amount_minor > held_minor.get(key, 0):
-            account_name, side, currency = key
-            raise Problem(
-                Reason.HOLD_EXCEEDED,
-                f"{held_minor.get(key, 0)} minor units are held as a {side} of account {account_name}",
-                account_name=account_name,
-                side=side.value.upper(),
-                currency=currency,
-                held_minor=str(held_minor.get(key, 0)),
-                amount_minor=str(amount_minor),
-            )
-
-
-def _room(running: Running, side: Side) -> int | None:
-    """How much can be added on a side of an account; None for any amount. Without a lowest balance, down to zero."""
-    if (side is Side.DEBIT) is running.is_debit:
-        highest = running.account.limits.max_balance_minor
-        return None if highest is None else highest - running.high
-    return running.low - (running.lowest or 0)
-
-
-def _check_limits(running: Running, low_before: int, high_before: int) -> None:
-    """Checks the limits in the direction in which a posting moved the account.
-
-    Raises:
-        Problem: BALANCE_LIMIT_EXCEEDED.
-    """
-    lowest, highest = running.lowest, running.account.limits.max_balance_minor
-    if lowest is not None and lowest > running.low < low_before:
-        raise _limit_exceeded(running, lowest - running.low, max(0, low_before - lowest), is_raised=False)
-    if highest is not None and highest < running.high > high_before:
-        raise _limit_exceeded(running, running.high - highest, max(0, highest - high_before), is_raised=True)
-
-
-def _limit_exceeded(running: Running, exceeded_by_minor: int, available_minor: int, *, is_raised: bool) -> Problem:
-    account, limits = running.account, running.account.limits
-    if is_raised:
-        limit, limit_minor = "MAX_BALANCE", limits.max_balance_minor
-    else:
-        limit = "MIN_BALANCE" if limits.credit_limit_minor is None else "CREDIT_LIMIT"
-        limit_minor = running.lowest or 0
-    words = limit.lower().replace("_", " ")
-    return Problem(
-        Reason.BALANCE_LIMIT_EXCEEDED,
-        f"account {account.account_name} would pass its {words} by {exceeded_by_minor} minor units;"
-        f" {available_minor} are available",
-        account_name=account.account_name,
-        limit=limit,
-        limit_minor=str(limit_minor),
-        exceeded_by_minor=str(exceeded_by_minor),
-        available_minor=str(available_minor),
-        currency=account.currency,
-    )
-
-
-def _leg_problem(running: Running | None, leg: Leg) -> Problem:
-    """Why a leg can't be posted to its account."""
-    if running is None:
-        return Problem(
-            Reason.ACCOUNT_NOT_FOUND, f"account {leg.account_name} does not exist", account_name=leg.account_name
-        )
-    account = running.account
-    if running.postable_currency is None:
-        return Problem(
-            Reason.ACCOUNT_NOT_OPEN,
-            f"account {account.account_name} is {account.state}",
-            account_name=account.account_name,
-            state=account.state.value.upper(),
-        )
-    return Problem(
-        Reason.ACCOUNT_CURRENCY_MISMATCH,
-        f"account {account.account_name} holds {account.currency}, the leg is in {leg.currency}",
-        account_name=account.account_name,
-        account_currency=account.currency,
-        leg_currency=leg.currency,
-    )
-
-
-def _overflow(leg: Leg) -> Problem:
-    return Problem(
-        Reason.BALANCE_OVERFLOW,
-        f"the {leg.side}s of account {leg.account_name} would no longer fit in 64 bits",
-        account_name=leg.account_name,
-        side=leg.side.value.upper(),
-    )
-
-
-def _balance_after(running: Running) -> BalanceAfter:
-    return BalanceAfter(
-        running.account.account_name,
-        running.account.currency,
-        running.balance,
-        running.pending_debits,
-        running.pending_credits,
-        running.available,
-    )

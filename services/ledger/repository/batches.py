@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from mesh.database import Connection
-from services.ledger.model.evaluation import Booked, Movement
+from services.ledger.model.evaluation import Booked
 from services.ledger.model.postings import HoldState, Kind
+from services.ledger.model.running import Movement
 from services.ledger.repository.journals import Journal
 
 _FIND_KNOWN = """

@@ -17,8 +17,8 @@ from mesh.interceptors.audit import current_row
 from services.ledger.convert import postings as convert
 from services.ledger.convert.transfers import transfers_answer, transfers_from_proto
 from services.ledger.model.postings import Posting
-from services.ledger.use_cases.book_batch import Result, Work
 from services.ledger.use_cases.booking import Bookkeeper
+from services.ledger.use_cases.work import Result, Work
 
 
 class BookingRpcs:

@@ -8,73 +8,31 @@ all of it is there after a crash or nothing is, and whoever asks again is told w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from mesh import outbox
 from mesh.database import Connection, after_commit
 from mesh.errors import Problem, Reason
 from mesh.interceptors.audit import AuditRow, write_rows
-from services.ledger.model.checkpoints import CheckpointSigner
 from services.ledger.model.evaluation import Booked, Evaluation, Related
 from services.ledger.model.merkle import Growth, Tree, leaf_hash
-from services.ledger.model.postings import HoldState, Kind, Posting, Transaction
+from services.ledger.model.postings import HoldState, Kind, Posting
 from services.ledger.model.proofs import Checkpoint, InclusionProof
 from services.ledger.model.records import encode_record
 from services.ledger.repository import batches
 from services.ledger.repository.accounts import find_accounts
 from services.ledger.repository.journals import Journal, later, lock_journal
 from services.ledger.repository.transactions import find_transactions
+from services.ledger.use_cases.announcing import Traced, booked_events, expired_events, transfers_event
+from services.ledger.use_cases.work import BatchTools, Result, Work
 
-# How a posting ended: the bytes of the answer, or the refusal.
-Result = bytes | Problem
 _ENDS = {Kind.HOLD_POSTING: HoldState.POSTED, Kind.HOLD_VOID: HoldState.VOIDED, Kind.HOLD_EXPIRY: HoldState.EXPIRED}
-# An event tells of at most so many bytes of transactions; it must be smaller than outbox.MAX_EVENT_BYTES.
-_EVENT_BYTES = 256 * 1024
-_NO_TRACE: Mapping[str, str] = {}
 # Others on the event loop get a turn after so many postings.
 _TURN = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """How outcomes are put into the words of the contract.
-
-    Attributes:
-        booked: the answer to whoever asked for one transaction.
-        transfer: the answer to whoever asked for one transfer of several.
-        event: a transaction as its event carries it.
-        differing_fields: names of the fields in which two stored requests differ.
-    """
-
-    booked: Callable[[Booked, InclusionProof | None], Message]
-    transfer: Callable[[Booked], Message]
-    event: Callable[[Transaction], Mapping[str, Any]]
-    differing_fields: Callable[[bytes, bytes], list[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One call that books.
-
-    Attributes:
-        request_hash: of all that was asked for, to recognise the same call again.
-        together: the postings are transfers of one call, announced by one event.
-        audit_row: of the call, as if it ended well.
-        trace_context: of the call, for its events.
-    """
-
-    request_id: str
-    request_hash: bytes
-    postings: Sequence[Posting]
-    together: bool
-    audit_row: AuditRow
-    trace_context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -100,22 +58,6 @@ class _Known:
     due_holds: Sequence[str]
     related: Mapping[str, Related]
     books: Mapping[str, tuple[int, datetime | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchTools:
-    """What does not change from batch to batch.
-
-    Attributes:
-        effective_skew: how far in the future something may take effect.
-        partitions: months (year, month) whose partition of entries is known to be there.
-    """
-
-    clock: Callable[[], datetime]
-    signer: CheckpointSigner
-    wording: Wording
-    effective_skew: timedelta
-    partitions: set[tuple[int, int]] = field(default_factory=set)
 
 
 async def book_batch(
@@ -370,37 +312,20 @@ class _Batch:
         return kept
 
     def _events(self) -> Iterator[outbox.Event]:
-        """What announces the transactions of the batch, in their order.
-
-        Those of one tenant are all said of the tenant, so that they are published one after the other: what a
-        subscriber sees has neither a gap nor another order than the book, which the leaf indexes prove.
-        """
-        tenant_id, wording = self._journal.tenant_id, self._tools.wording
-        for one in self._expired:
-            expiry = one.transaction
-            yield outbox.Event("ledger.hold.expired", tenant_id, expiry.related_id, wording.event(expiry), {})
-        gathered = [(one.transaction, _NO_TRACE) for one in self._expired]
+        """What announces the transactions of the batch, in their order."""
+        tenant_id, describe = self._journal.tenant_id, self._tools.wording.event
+        expiries = [one.transaction for one in self._expired]
+        yield from expired_events(tenant_id, expiries, describe)
+        gathered: list[Traced] = [(expiry, {}) for expiry in expiries]
         for work, new in self._works:
             transactions = [one.booked.transaction for one in new if one.booked is not None]
             if not work.together:
                 gathered += [(transaction, work.trace_context) for transaction in transactions]
             elif transactions:
-                yield from self._booked_events(gathered)
+                yield from booked_events(tenant_id, gathered, describe)
                 gathered = []
-                data = _range_of(transactions) | {"requestId": work.audit_row.request_id}
-                yield outbox.Event("ledger.transfers.booked", tenant_id, tenant_id, data, work.trace_context)
-        yield from self._booked_events(gathered)
-
-    def _booked_events(self, gathered: Sequence[tuple[Transaction, Mapping[str, str]]]) -> Iterator[outbox.Event]:
-        tenant_id, wording = self._journal.tenant_id, self._tools.wording
-        start, weight = 0, 0
-        for end, (transaction, _) in enumerate(gathered, start=1):
-            weight += _weight(transaction)
-            if weight > _EVENT_BYTES or end == len(gathered):
-                transactions = [one for one, _ in gathered[start:end]]
-                data = _range_of(transactions) | {"transactions": [wording.event(one) for one in transactions]}
-                yield outbox.Event("ledger.transactions.booked", tenant_id, tenant_id, data, gathered[start][1])
-                start, weight = end, 0
+                yield transfers_event(tenant_id, work.audit_row.request_id, transactions, work.trace_context)
+        yield from booked_events(tenant_id, gathered, describe)
 
     def _leaf_indexes(self) -> dict[str, int]:
         """Leaf index by id of every transaction that another of the batch may relate to."""
@@ -431,25 +356,6 @@ def _failed_with(culprit: Posting) -> Problem:
         f"transfer {culprit.transaction_id} of the same group could not be booked",
         transaction_id=culprit.transaction_id,
     )
-
-
-def _weight(transaction: Transaction) -> int:
-    """Most bytes that a transaction takes in an event."""
-    texts = [transaction.description, transaction.source_id, *transaction.metadata, *transaction.metadata.values()]
-    # JSON writes a character as six at worst.
-    return 1000 + 500 * len(transaction.entries) + 6 * sum(map(len, texts))
-
-
-def _range_of(transactions: Sequence[Transaction]) -> dict[str, Any]:
-    """Where transactions that lie side by side are in the book."""
-    first, last = transactions[0], transactions[-1]
-    return {
-        "transactionCount": len(transactions),
-        "firstLeafIndex": str(first.leaf_index),
-        "lastLeafIndex": str(last.leaf_index),
-        "firstSequence": str(first.first_sequence),
-        "lastSequence": str(last.first_sequence + len(last.entries) - 1),
-    }
 
 
 def _audit_row(work: Work, result: _Settled | Result | None) -> AuditRow:

@@ -25,7 +25,8 @@ from mesh.database import DATABASE_ERRORS, Database
 from mesh.errors import Problem, Reason
 from mesh.outages import is_outage, wait_out
 from services.ledger.repository.journals import find_due_tenants, find_journal
-from services.ledger.use_cases.book_batch import BatchTools, Result, Work, book_batch
+from services.ledger.use_cases.book_batch import book_batch
+from services.ledger.use_cases.work import BatchTools, Result, Work
 
 log = structlog.get_logger()
 tracer = trace.get_tracer("kente.ledger")

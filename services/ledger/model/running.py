@@ -1,0 +1,192 @@
+"""An account while postings are applied to it, and what stands in their way. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mesh.errors import Problem, Reason
+from mesh.money import INT64_MAX
+from services.ledger.model.accounts import Account, AccountState, Side
+from services.ledger.model.postings import Leg
+
+
+class Running:
+    """The sums of one account while postings are applied to it, in minor units."""
+
+    __slots__ = (
+        "account",
+        "credits",
+        "debits",
+        "is_debit",
+        "is_limited",
+        "lowest",
+        "pending_credits",
+        "pending_debits",
+        "postable_currency",
+    )
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.is_debit = account.type.normal_side is Side.DEBIT
+        self.lowest = account.limits.lowest_minor
+        self.is_limited = self.lowest is not None or account.limits.max_balance_minor is not None
+        # None: nothing can be posted to it.
+        self.postable_currency = account.currency if account.state is AccountState.OPENED else None
+        self.debits = account.debits_minor
+        self.credits = account.credits_minor
+        self.pending_debits = account.pending_debits_minor
+        self.pending_credits = account.pending_credits_minor
+
+    def save(self) -> tuple[int, int, int, int]:
+        """What `restore` needs to undo all that comes."""
+        return self.debits, self.credits, self.pending_debits, self.pending_credits
+
+    def restore(self, saved: tuple[int, int, int, int]) -> None:
+        """Undoes everything since `save`."""
+        self.debits, self.credits, self.pending_debits, self.pending_credits = saved
+
+    @property
+    def balance(self) -> int:
+        """Posted, on the normal side."""
+        return self.debits - self.credits if self.is_debit else self.credits - self.debits
+
+    @property
+    def low(self) -> int:
+        """The balance if all that is held against it were posted."""
+        return self.balance - (self.pending_credits if self.is_debit else self.pending_debits)
+
+    @property
+    def high(self) -> int:
+        """The balance if all that is held for it were posted."""
+        return self.balance + (self.pending_debits if self.is_debit else self.pending_credits)
+
+    @property
+    def available(self) -> int | None:
+        """What can be taken off; None when there is no lowest balance."""
+        # A high credit limit allows more than 64 bits can say.
+        return None if self.lowest is None else min(max(0, self.low - self.lowest), INT64_MAX)
+
+    def add(self, side: Side, amount_minor: int, *, pending: bool) -> None:
+        """Adds to one of the four sums; a negative amount takes away."""
+        if pending:
+            if side is Side.DEBIT:
+                self.pending_debits += amount_minor
+            else:
+                self.pending_credits += amount_minor
+        elif side is Side.DEBIT:
+            self.debits += amount_minor
+        else:
+            self.credits += amount_minor
+
+    @property
+    def overflows(self) -> bool:
+        """Whether a sum would not fit in 64 bits, now or once what is held is posted."""
+        return self.debits + self.pending_debits > INT64_MAX or self.credits + self.pending_credits > INT64_MAX
+
+
+@dataclass(slots=True)
+class BalanceAfter:
+    """Sums of an account after a transaction, in minor units; available is None without a lowest balance."""
+
+    account_name: str
+    currency: str
+    balance_minor: int
+    pending_debits_minor: int
+    pending_credits_minor: int
+    available_minor: int | None
+
+
+@dataclass(slots=True)
+class Movement:
+    """What an evaluation adds to one account in all, in minor units of the account's currency."""
+
+    account_key: int
+    debits_minor: int
+    credits_minor: int
+    pending_debits_minor: int
+    pending_credits_minor: int
+
+
+def balance_after(running: Running) -> BalanceAfter:
+    return BalanceAfter(
+        running.account.account_name,
+        running.account.currency,
+        running.balance,
+        running.pending_debits,
+        running.pending_credits,
+        running.available,
+    )
+
+
+def room_of(running: Running, side: Side) -> int | None:
+    """How much can be added on a side of an account; None for any amount. Without a lowest balance, down to zero."""
+    if (side is Side.DEBIT) is running.is_debit:
+        highest = running.account.limits.max_balance_minor
+        return None if highest is None else highest - running.high
+    return running.low - (running.lowest or 0)
+
+
+def check_limits(running: Running, low_before: int, high_before: int) -> None:
+    """Checks the limits in the direction in which a posting moved the account.
+
+    Raises:
+        Problem: BALANCE_LIMIT_EXCEEDED.
+    """
+    lowest, highest = running.lowest, running.account.limits.max_balance_minor
+    if lowest is not None and lowest > running.low < low_before:
+        raise limit_problem(running, lowest - running.low, max(0, low_before - lowest), is_raised=False)
+    if highest is not None and highest < running.high > high_before:
+        raise limit_problem(running, running.high - highest, max(0, highest - high_before), is_raised=True)
+
+
+def limit_problem(running: Running, exceeded_by_minor: int, available_minor: int, *, is_raised: bool) -> Problem:
+    account, limits = running.account, running.account.limits
+    if is_raised:
+        limit, limit_minor = "MAX_BALANCE", limits.max_balance_minor
+    else:
+        limit = "MIN_BALANCE" if limits.credit_limit_minor is None else "CREDIT_LIMIT"
+        limit_minor = running.lowest or 0
+    words = limit.lower().replace("_", " ")
+    return Problem(
+        Reason.BALANCE_LIMIT_EXCEEDED,
+        f"account {account.account_name} would pass its {words} by {exceeded_by_minor} minor units;"
+        f" {available_minor} are available",
+        account_name=account.account_name,
+        limit=limit,
+        limit_minor=str(limit_minor),
+        exceeded_by_minor=str(exceeded_by_minor),
+        available_minor=str(available_minor),
+        currency=account.currency,
+    )
+
+
+def leg_problem(running: Running | None, leg: Leg) -> Problem:
+    """Why a leg can't be posted to its account."""
+    if running is None:
+        return Problem(
+            Reason.ACCOUNT_NOT_FOUND, f"account {leg.account_name} does not exist", account_name=leg.account_name
+        )
+    account = running.account
+    if running.postable_currency is None:
+        return Problem(
+            Reason.ACCOUNT_NOT_OPEN,
+            f"account {account.account_name} is {account.state}",
+            account_name=account.account_name,
+            state=account.state.value.upper(),
+        )
+    return Problem(
+        Reason.ACCOUNT_CURRENCY_MISMATCH,
+        f"account {account.account_name} holds {account.currency}, the leg is in {leg.currency}",
+        account_name=account.account_name,
+        account_currency=account.currency,
+        leg_currency=leg.currency,
+    )
+
+
+def overflow_problem(leg: Leg) -> Problem:
+    return Problem(
+        Reason.BALANCE_OVERFLOW,
+        f"the {leg.side}s of account {leg.account_name} would no longer fit in 64 bits",
+        account_name=leg.account_name,
+        side=leg.side.value.upper(),
+    )
