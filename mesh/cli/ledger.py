@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from google.protobuf.json_format import MessageToDict
 from kente.common.v1.money_pb2 import Money
 from kente.ledger.v1 import ledger_pb2, ledger_service_pb2
 
@@ -60,7 +59,7 @@ def accounts(
     async def work(client: LedgerClient) -> None:
         found = [account async for account in client.accounts(prefix, type_)]
         if as_json:
-            print_json([MessageToDict(account) for account in found])
+            print_json([view.as_json(account) for account in found])
         else:
             console().print(view.accounts_table(client, found) if found else "no accounts")
 
@@ -105,7 +104,7 @@ def post(
         request.legs.extend([await _leg(client, text) for text in texts])
         answer = await client.ledger.CreateTransaction(request)
         if as_json:
-            print_json(MessageToDict(answer))
+            print_json(view.as_json(answer))
             return
         booked = answer.transaction
         console().print(
@@ -155,7 +154,7 @@ def balance(
         )
         answer = await client.ledger.GetBalance(request)
         if as_json:
-            print_json(MessageToDict(answer))
+            print_json(view.as_json(answer))
         else:
             console().print(view.balance_table(client, account, answer))
 
@@ -176,7 +175,7 @@ def balance(
                 break
             request.page_token = answer.next_page_token
         if as_json:
-            print_json([MessageToDict(entry) for entry in found])
+            print_json([view.as_json(entry) for entry in found])
             return
         await client.learn_scales({entry.balance.currency: entry.branch for entry in found})
         console().print(view.branches_table(client, found) if found else "no balances")
@@ -215,7 +214,7 @@ def statement(
             whole.lines.extend(answer.lines)
         whole.ClearField("next_page_token")
         if as_json:
-            print_json(MessageToDict(whole))
+            print_json(view.as_json(whole))
         else:
             console().print(view.statement_table(client, whole))
 
@@ -247,7 +246,7 @@ def trial_balance(
     async def work(client: LedgerClient) -> None:
         report = await client.ledger.GetTrialBalance(request)
         if as_json:
-            print_json(MessageToDict(report))
+            print_json(view.as_json(report))
             return
         await client.learn_scales({line.debit.currency: line.account_name for line in report.lines})
         console().print(view.trial_balance_table(client, report))

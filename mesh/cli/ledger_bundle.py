@@ -18,7 +18,7 @@ _KEYS_AT_ONCE = 200
 
 
 async def export_bundle(
-    proofs: proof_service_pb2_grpc.ProofServiceAsyncStub, file: IO[bytes], tell: Callable[[int, int], None]
+    proofs: "proof_service_pb2_grpc.ProofServiceAsyncStub", file: IO[bytes], tell: Callable[[int, int], None]
 ) -> int:
     """Writes the bundle of all that a tenant has booked. Returns the number of bytes.
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from google.protobuf.json_format import MessageToDict
 from kente.ledger.v1 import proof_pb2, proof_service_pb2
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -42,7 +41,7 @@ def verify(
 
     result = run(state_dir, tenant, "", work, is_stream=True)
     if as_json:
-        print_json(MessageToDict(result, always_print_fields_with_no_presence=True))
+        print_json(view.as_json(result))
     else:
         _show(result)
     if result.faults:

@@ -53,6 +53,8 @@ def export(
     """Write entries or a report into a file, or everything that proves the books into a bundle."""
     if (output is None) == (bundle is None):
         raise CommandError("say where it goes: -o FILE for a file, or --bundle FILE for the bundle of proofs")
+    if bundle and (account or start or end or booked or presentation or book):
+        raise CommandError("a bundle proves everything that was ever booked: give --bundle without a choice of entries")
     target = output or bundle or Path(_STANDARD_OUTPUT)
     request = report_service_pb2.ExportReportRequest(
         book_name=book,

@@ -2,12 +2,20 @@
 
 from collections.abc import Sequence
 from datetime import UTC
+from typing import Any
 
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from kente.ledger.v1 import ledger_pb2, ledger_service_pb2, proof_service_pb2
 from rich.table import Table
 
 from mesh.cli.ledger_client import LedgerClient
+
+
+def as_json(message: Message) -> dict[str, Any]:
+    """A message for scripts, which find every field there, also those that are zero."""
+    return MessageToDict(message, always_print_fields_with_no_presence=True)
 
 
 def type_name(type_: ledger_pb2.Account.Type.ValueType) -> str:
