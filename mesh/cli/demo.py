@@ -67,5 +67,5 @@ async def _run(client: DemoClient, view: DemoView) -> Report:
             return await demo.run()
         except DemoError as error:
             return demo.broken_off(str(error))
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, TimeoutError) as error:
             return demo.broken_off(f"{type(error).__name__}: look with `kente status`")

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Final
 
 from mesh.cli.demo_client import Answer, DemoClient, DemoError, until
+from mesh.cli.demo_proof import ProofFiles, facts_of, verdicts_of, verify
 from mesh.cli.demo_report import Check, Json, Report, Scenario, View
 from mesh.cli.demo_traces import Span, by_process, hops_of, is_complete, read_spans
 from mesh.money import Money
@@ -109,6 +110,7 @@ class Demo:
             Check("one event says that it succeeded", _count(events, "payments.payment.succeeded") == 1),
         ]
         await self._check_book(scenario)
+        await self._prove(scenario, payment["ledgerTransactionId"])
         await self._find_time(scenario, answer, events)
         return payment_id
 
@@ -310,6 +312,23 @@ class Demo:
         total = sum(_signed(account) for account in accounts)
         scenario.facts["balances"] = balances
         scenario.checks.append(Check("all balances of the book sum to zero", bool(accounts) and total == 0))
+
+    async def _prove(self, scenario: Scenario, transaction_id: str) -> None:
+        """Fetch the proof that a posting is in the books, and have it checked offline; a changed one must not hold."""
+        proof = (await self._client.get(f"/v1/ledger/proofs/inclusion/{transaction_id}"))["proof"]
+        keys = [key["verifierKey"] for key in await self._client.pages("/v1/ledger/proofs/keys", "keys")]
+        files = ProofFiles.write(self._client.plan.state.proofs, transaction_id, proof, keys)
+        facts = facts_of(transaction_id, proof, files)
+        self._step(scenario, "ledger", f"proof of leaf {facts['leafIndex']} of {facts['treeSize']} in {files.proof}")
+        right, changed = await verify(files), await verify(files.changed())
+        self._step(scenario, "verify", f"offline: {right}")
+        self._step(scenario, "verify", f"with one bit of the record flipped: {changed}")
+        scenario.facts["proof"] = facts | verdicts_of(right, changed)
+        is_ours = right.is_about(transaction_id, self._client.tenant_id)
+        scenario.checks += [
+            Check("the proof that the posting is in the books holds offline", right.holds and is_ours),
+            Check("with one bit of the record flipped it is found wrong", changed.is_wrong),
+        ]
 
     async def _find_time(self, scenario: Scenario, answer: Answer, events: list[Json]) -> None:
         """Where the time went: in the request's trace, and in those that the events belong to."""

@@ -17,6 +17,7 @@ _STYLES = {
     "nats": "blue",
     "watch": "bright_cyan",
     "sandbox": "bright_black",
+    "verify": "bright_green",
 }
 
 
@@ -58,6 +59,7 @@ class DemoView:
         tables = [
             _route(facts["route"]) if "route" in facts else None,
             _entries(facts["ledgerEntries"]) if facts.get("ledgerEntries") else None,
+            _proof(facts["proof"]) if "proof" in facts else None,
             _receipt(facts["receipts"][0]) if scenario.name == "approved" and facts.get("receipts") else None,
             _hops(facts) if "hops" in facts else None,
         ]
@@ -123,6 +125,24 @@ def _entries(entries: list[Json]) -> Table:
         debit = entry["side"] == "SIDE_DEBIT"
         balance = _amount(entry["balanceAfter"]) if "balanceAfter" in entry else ""
         table.add_row(entry["accountName"], amount if debit else "", "" if debit else amount, balance)
+    return table
+
+
+def _proof(proof: Json) -> Table:
+    table = Table(title="proof that the posting is in the books", title_justify="left", show_header=False)
+    table.add_column()
+    # Hashes and paths are of no use when a part is left out.
+    table.add_column(overflow="fold")
+    for name, value in (
+        ("leaf", f"{proof['leafIndex']} of {proof['treeSize']}"),
+        ("root", proof["rootHash"]),
+        ("signed by", proof["signedBy"]),
+        ("proof", proof["file"]),
+        ("keys", proof["keysFile"]),
+        ("verdict, offline", "it holds" if proof["holds"] else "[bold red]it does not hold[/]"),
+        ("with one bit flipped", "[bold red]it holds[/]" if proof["holdsWhenChanged"] else "it does not hold"),
+    ):
+        table.add_row(name, value)
     return table
 
 

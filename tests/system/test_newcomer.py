@@ -8,6 +8,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from mesh.embedded import demo_env
 from mesh.policies import contract_services
@@ -25,6 +28,10 @@ def test_the_demo_shows_a_payment_a_decline_a_time_out_and_a_refund(live: LiveMe
     assert report["ok"] is True
     assert len(report["scenarios"]) == 4
     assert all(check["ok"] for scenario in report["scenarios"] for check in scenario["checks"])
+    proof = report["scenarios"][0]["facts"]["proof"]
+    assert (proof["holds"], proof["holdsWhenChanged"]) == (True, False)
+    assert proof["transactionId"] == report["scenarios"][0]["facts"]["payment"]["ledgerTransactionId"]
+    assert int(proof["treeSize"]) > int(proof["leafIndex"])
 
 
 def test_the_curl_lines_work_as_written(live: LiveMesh) -> None:
@@ -38,6 +45,44 @@ def test_the_curl_lines_work_as_written(live: LiveMesh) -> None:
     assert answers[0]["payment"]["paymentId"].startswith("pay_")
     assert answers[0]["payment"]["paymentId"] in {payment["paymentId"] for payment in answers[1]["payments"]}
     assert "accounts" in answers[2]
+
+
+@pytest.fixture(scope="module")
+def ledger_answers(live: LiveMesh) -> list[dict[str, Any]]:
+    """What the README's lines about the ledger are answered."""
+    block = re.findall(r"<!-- ledger:begin -->\n```sh\n(.*?)```", README, re.DOTALL)[0]
+    script = block.replace("source .kente/demo.env", f"source {live.state.demo_file}")
+    done = _run(["bash", "-euo", "pipefail", "-c", script])
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_lines_about_the_ledger_work_as_written(ledger_answers: list[dict[str, Any]]) -> None:
+    accounts, paid_in, transfers, hold, balance, posted, statement, trial, proof = ledger_answers
+
+    assert [account["state"] for account in accounts["accounts"]] == ["STATE_OPENED"] * 3
+    assert [entry["balanceAfter"]["amountMinor"] for entry in paid_in["transaction"]["entries"]] == ["10000", "10000"]
+    assert [result.get("reason", "") for result in transfers["results"]] == ["", ""]
+    assert balance["balance"]["amountMinor"] == "9000"
+    assert balance["available"]["amountMinor"] == "7000"
+    assert posted["transaction"]["relatedTransactionId"] == hold["transaction"]["transactionId"]
+    running = [line["runningBalance"]["amountMinor"] for line in statement["lines"]]
+    assert running == ["10000", "8500", "9000", "7000"]
+    assert statement["closingBalance"]["amountMinor"] == "7000"
+    assert all(total["debit"] == total["credit"] for total in trial["totals"])
+    assert proof["proof"]["leafIndex"] == hold["transaction"]["leafIndex"]
+
+
+@pytest.mark.usefixtures("ledger_answers")
+def test_the_ledger_commands_work_as_written(live: LiveMesh, tmp_path: Path) -> None:
+    block = re.findall(r"<!-- commands:begin -->\n```sh\n(.*?)```", README, re.DOTALL)[0]
+    script = block.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    script = f"export KENTE_STATE_DIR={live.state.path}\n{script}"
+    done = _run(["bash", "-euo", "pipefail", "-c", script], tmp_path)
+
+    assert "liabilities:wallets:kofi" in done.stdout
+    assert "GHS" in (tmp_path / "books.journal").read_text()
+    note = (tmp_path / "checkpoint.txt").read_text()
+    assert live.environment[demo_env.TENANT_ID] in note.splitlines()[0]
 
 
 def test_the_python_lines_work_as_written(live: LiveMesh) -> None:
@@ -72,6 +117,6 @@ async def test_reflection_lists_every_service(live: LiveMesh) -> None:
         assert listed >= {*contract_services(domain), "grpc.health.v1.Health"}
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KENTE_")}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True, timeout=60)
