@@ -101,8 +101,7 @@ class Database:
         callbacks: list[Callable[[], None]] = []
         token = _after_commit.set(callbacks)
         try:
-            async with self._acquired() as connection, connection.transaction():
-                await connection.execute("SELECT set_config($1, $2, true)", TENANT_SETTING, tenant_id)
+            async with self._acquired() as connection, _begun(connection, tenant_id):
                 yield connection
         except asyncpg.InterfaceError as error:
             if any(words in str(error) for words in _CONNECTION_LOST):
@@ -145,6 +144,20 @@ class Database:
         except DATABASE_ERRORS:
             return False
         return True
+
+
+@asynccontextmanager
+async def _begun(connection: Connection, tenant_id: str) -> AsyncIterator[None]:
+    """A transaction of a tenant, begun by one round trip. The driver's own would take another for the setting."""
+    quoted = tenant_id.replace("'", "''")
+    await connection.execute(f"BEGIN; SET LOCAL {TENANT_SETTING} = '{quoted}'")
+    try:
+        yield
+    except BaseException:
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
 
 
 async def _keep(_connection: asyncpg.Connection) -> None:
