@@ -76,6 +76,7 @@ async def run(infrastructure: Infrastructure, plan: Plan, workers: int) -> Resul
         await world.wait_ready(ledger.channels[0])
         await world.wait_ready(baseline.channels[0], for_update.METHOD)
         await ledger.create_accounts(plan.accounts)
+        await world.wait_published(admin_url)
         servers = {
             "service": [ledger_process, baseline_process],
             "PostgreSQL": [psutil.Process(infrastructure.postgres.pid)],
@@ -84,6 +85,7 @@ async def run(infrastructure: Infrastructure, plan: Plan, workers: int) -> Resul
         bystanders = Bystanders()
         await measure_single(subject, plan, results)
         await measure_batches(subject, plan, results)
+        await world.wait_published(admin_url)
         await measure_latency(subject, plan, results)
         await measure_memory(subject, plan, results)
         await measure_verification(subject, results)

@@ -35,6 +35,7 @@ DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 _TOKEN_SECONDS = 24 * 3600
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
+_PUBLISH_SECONDS = 300.0
 _POLL_SECONDS = 0.1
 _ACCOUNTS_A_CALL = 1000
 _FSYNC_SECONDS = 1.0
@@ -186,6 +187,23 @@ async def create_for_update(admin_url: str, account_count: int) -> None:
             "INSERT INTO accounts (account_name, currency) SELECT unnest($1::text[]), $2", names, CURRENCY
         )
         await connection.execute("VACUUM ANALYZE accounts")
+    finally:
+        await connection.close()
+
+
+async def wait_published(admin_url: str) -> None:
+    """Returns when the ledger has published all events: what it is still doing would be measured too.
+
+    Raises:
+        SystemExit: not in time.
+    """
+    connection = await asyncpg.connect(admin_url)
+    try:
+        deadline = time.monotonic() + _PUBLISH_SECONDS
+        while await connection.fetchval("SELECT EXISTS (SELECT FROM ledger.outbox)"):
+            if time.monotonic() > deadline:
+                raise SystemExit("the ledger did not publish its events; its log is in the folder given by --keep")
+            await asyncio.sleep(_POLL_SECONDS)
     finally:
         await connection.close()
 
