@@ -163,13 +163,14 @@ CREATE FUNCTION check_entries() RETURNS trigger
 DECLARE
     fault text;
 BEGIN
-    -- An entry without its transaction, or on an account of another tenant, is not counted, so it is refused too.
+    -- An entry without its transaction, or of another tenant or time, is not counted, so it is refused too. With the
+    -- time of its transaction, its place can't be taken twice: the primary key has the time in it.
     SELECT format('transaction at leaf %s has entries that are missing, surplus or of another book', added.leaf_index)
     INTO fault
-    FROM (SELECT journal_key, leaf_index, tenant_id, count(*) AS entry_count, min(sequence) AS first_sequence,
+    FROM (SELECT journal_key, leaf_index, tenant_id, create_time, count(*) AS entry_count, min(sequence) AS first_sequence,
                  max(sequence) AS last_sequence
-          FROM added GROUP BY journal_key, leaf_index, tenant_id) AS added
-    LEFT JOIN transactions USING (journal_key, leaf_index, tenant_id)
+          FROM added GROUP BY journal_key, leaf_index, tenant_id, create_time) AS added
+    LEFT JOIN transactions USING (journal_key, leaf_index, tenant_id, create_time)
     WHERE transactions.entry_count IS DISTINCT FROM added.entry_count
        OR transactions.first_sequence IS DISTINCT FROM added.first_sequence
        OR added.last_sequence - added.first_sequence + 1 <> added.entry_count
