@@ -80,8 +80,8 @@ class Draws:
         return None if seconds is None else self.now + timedelta(seconds=seconds)
 
     def expire_time(self) -> datetime | None:
-        """Soon, later, or never."""
-        seconds = self.chance.choice([None, 1, 1, 30, 3_000])
+        """Soon, later, or never; seldom now, which is too late."""
+        seconds = self.chance.choice([None, None, 1, 1, 1, 30, 30, 3_000, 0])
         return None if seconds is None else self.now + timedelta(seconds=seconds)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:

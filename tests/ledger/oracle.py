@@ -225,6 +225,9 @@ class Oracle(History):
     def _check_time(self, ask: Ask, now: datetime) -> None:
         if ask.effective_time is not None and ask.effective_time > now + SKEW:
             raise Refusal("FIELD_INVALID")
+        if ask.expire_time is not None and ask.expire_time <= now:
+            # It would never be held.
+            raise Refusal("FIELD_INVALID")
         closed = self.closed_times.get(ask.book)
         if closed is not None and (ask.effective_time or now) < closed:
             raise Refusal("PERIOD_CLOSED", book_name=ask.book, closed_time=closed.isoformat())

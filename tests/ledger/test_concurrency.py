@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
 
 import asyncpg
 import grpc
+import pytest
 from kente.ledger.v1 import ledger_pb2
 from kente.ledger.v1.ledger_service_pb2 import CreateTransactionRequest
 
 from mesh.errors import Problem, Reason
 from mesh.ids import new_id
-from tests.harness import eventually
-from tests.ledger.book import BANK, FEES, PAYER, Book, credit, debit, transaction_request
+from tests.harness import Infrastructure, TestMesh, eventually, free_ports
+from tests.ledger.book import BANK, FEES, PAYER, SCOPES, Book, credit, debit, transaction_request
+from tests.ledger.crowd import Crowd
 
 SEED = 20_260_102
+EFFORT = float(os.environ.get("KENTE_TEST_EFFORT", "1"))
+CALLERS, CALLS_EACH = 16, 14
 
 
 async def outcome(book: Book, request: CreateTransactionRequest) -> ledger_pb2.Transaction | Problem:
@@ -133,3 +139,36 @@ async def test_a_deadlock_with_a_foreign_session_is_waited_out(book: Book, admin
     transaction = await posting
     assert [entry.sequence for entry in transaction.entries] == [1, 2]
     await check_books(book)
+
+
+@pytest.fixture(scope="module")
+async def second_ledger(ledger: TestMesh, infrastructure: Infrastructure) -> AsyncIterator[int]:
+    """Another process' worth of the service on the same database; its port."""
+    assert ledger.services
+    mesh = TestMesh(infrastructure)
+    (port,) = free_ports(1)
+    await mesh.start("ledger", {"write_rate_per_second": 100_000, "read_rate_per_second": 100_000}, port=port)
+    yield port
+    await mesh.close()
+
+
+@pytest.mark.parametrize("services", [1, 2])
+async def test_what_a_crowd_is_told_could_have_happened_one_after_the_other(
+    ledger: TestMesh, second_ledger: int, tenant_id: str, services: int
+) -> None:
+    """Every answer, refusals and readings included, has a place in the order that the leaf indexes claim."""
+    for history in range(max(1, round(EFFORT))):
+        tenant = tenant_id if history == 0 else new_id("ten")
+        ports = [None, second_ledger][:services]
+        books = [
+            Book(ledger.client("ledger", tenant, SCOPES, port=ports[number % services]), tenant)
+            for number in range(CALLERS)
+        ]
+        crowd = Crowd(books, SEED + history)
+        await crowd.open()
+
+        await crowd.run(CALLS_EACH)
+
+        # The checker computes; the services of this process need the event loop meanwhile.
+        assert await crowd.check() == []
+        assert len({claim for sent in crowd.sent.values() for claim in sent.asks}) > CALLERS * CALLS_EACH / 2
