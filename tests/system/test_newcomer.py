@@ -76,13 +76,14 @@ def test_the_lines_about_the_ledger_work_as_written(ledger_answers: list[dict[st
 def test_the_ledger_commands_work_as_written(live: LiveMesh, tmp_path: Path) -> None:
     block = re.findall(r"<!-- commands:begin -->\n```sh\n(.*?)```", README, re.DOTALL)[0]
     script = block.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    script = f"export KENTE_STATE_DIR={live.state.path}\n{script}"
+    script = f"source {live.state.demo_file}\nexport KENTE_STATE_DIR={live.state.path}\n{script}"
     done = _run(["bash", "-euo", "pipefail", "-c", script], tmp_path)
 
     assert "liabilities:wallets:kofi" in done.stdout
     assert "GHS" in (tmp_path / "books.journal").read_text()
     note = (tmp_path / "checkpoint.txt").read_text()
     assert live.environment[demo_env.TENANT_ID] in note.splitlines()[0]
+    assert "PROVED" in done.stdout
 
 
 def test_the_python_lines_work_as_written(live: LiveMesh) -> None:
