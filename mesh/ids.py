@@ -8,7 +8,9 @@ import uuid
 import uuid_utils
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_LENGTH = 26
+# Two digits at a time, from the left.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_SHIFTS = range(120, -1, -10)
 
 
 def new_id(prefix: str) -> str:
@@ -27,14 +29,13 @@ def derive_uuid(*parts: str) -> str:
 
 
 def _digest(parts: tuple[str, ...]) -> int:
-    # Each part goes in with its length, so ("a", "bc") and ("ab", "c") differ.
-    joined = b"".join(len(data).to_bytes(4, "big") + data for data in (part.encode() for part in parts))
+    joined = b""
+    for part in parts:
+        data = part.encode()
+        # With its length, so ("a", "bc") and ("ab", "c") differ.
+        joined += len(data).to_bytes(4, "big") + data
     return int.from_bytes(hashlib.sha256(joined).digest()[:16], "big")
 
 
 def _encode(number: int) -> str:
-    digits = []
-    for _ in range(_LENGTH):
-        number, digit = divmod(number, 32)
-        digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])

@@ -21,7 +21,6 @@ import structlog
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from nats.aio.client import Client
-from opentelemetry import propagate
 from prometheus_client import Counter, Gauge
 
 from mesh.clock import utc_now
@@ -29,6 +28,7 @@ from mesh.database import DATABASE_ERRORS, Connection, Database, Row, after_comm
 from mesh.ids import new_id
 from mesh.outages import wait_out
 from mesh.redaction import redact
+from mesh.telemetry import current_trace_context
 
 log = structlog.get_logger()
 
@@ -102,8 +102,7 @@ async def add_all(connection: Connection, events: Sequence[Event]) -> list[str]:
     if not events:
         return []
     time = utc_now().isoformat()
-    carried: dict[str, str] = {}
-    propagate.inject(carried)
+    carried = current_trace_context()
     event_ids = [new_id("evt") for _ in events]
     bodies = [
         _document(event, event_id, time, carried if event.trace_context is None else event.trace_context)

@@ -91,6 +91,19 @@ def client_span(method: str) -> Iterator[None]:
         yield
 
 
+def is_exporting() -> bool:
+    """Whether a span that is made here reaches anyone."""
+    return _exports
+
+
+def current_trace_context() -> dict[str, str]:
+    """What tells another process of the current trace (W3C): empty, or with a `traceparent`."""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    return {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"}
+
+
 def current_trace_id() -> str:
     """Trace id of what is being handled, 32 hexadecimal digits; empty when there is none."""
     context = trace.get_current_span().get_span_context()
