@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test lint gen check-contracts typecheck pytest chaos bench lock docs clean runtime dev
+.PHONY: help demo up down status test lint gen check-contracts typecheck pytest chaos bench bench-ledger lock docs clean runtime dev
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ chaos: dev ## Kill things during payments, 50 times each, and count
 
 bench: dev ## Measure
 	@$(BIN)/python -m bench
+
+bench-ledger: dev ## Measure the ledger beside its baselines (ARGUMENTS="--quick", "--minutes 10")
+	@$(BIN)/python -m bench.ledger $(ARGUMENTS)
 
 gen: dev ## Generate code from the contracts
 	@$(BIN)/python tools/contracts.py generate
