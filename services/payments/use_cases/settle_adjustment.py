@@ -47,7 +47,9 @@ async def settle_adjustment(desk: Desk, adjustment: Adjustment, answer: Answer) 
         else:
             settling = answer.state in _SETTLING[before.kind]
             after, anomaly = apply_answer(payment, before.attempt_id, answer, now) if settling else (payment, None)
-            call = _call_after(before.call, answer, settled=after.ended, refused=answer.state in _REFUSALS)
+            # That the payment has ended is no proof: something else may have ended it meanwhile.
+            is_settled, is_refused = settling and after.ended, answer.state in _REFUSALS
+            call = _call_after(before.call, answer, settled=is_settled, refused=is_refused)
             written = await desk.write_payment(connection, payment, after)
             if anomaly is not None and await desk.keep_anomaly(
                 connection, written, before.adjustment_id, anomaly, answer
