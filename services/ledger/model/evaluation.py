@@ -276,15 +276,19 @@ class Evaluation:
             self._undo.append((running.restore, running.save()))
 
     def _check_time(self, posting: Posting, book_name: str) -> None:
-        """Checks when a posting takes effect.
+        """Checks when a posting takes effect, and until when it holds.
 
         Raises:
-            Problem: FIELD_INVALID, too far in the future; PERIOD_CLOSED.
+            Problem: FIELD_INVALID, too far in the future, or a hold that is over; PERIOD_CLOSED.
         """
         effective_time = posting.effective_time
         if effective_time is not None and effective_time > self._latest_time:
             words = f"is too far in the future: use a time up to {self._latest_time.isoformat()}"
             raise Problem(Reason.FIELD_INVALID, violations=[Violation("effective_time", words)])
+        if posting.expire_time is not None and posting.expire_time <= self._now:
+            # It would never be held.
+            words = f"is over: use a time after {self._now.isoformat()}, or leave it out"
+            raise Problem(Reason.FIELD_INVALID, violations=[Violation("expire_time", words)])
         closed_time = self._closed_times.get(book_name)
         if closed_time is not None and (effective_time or self._now) < closed_time:
             raise Problem(
