@@ -32,13 +32,20 @@ NAMES = tuple(name for _, name in HOT)
 
 
 @dataclass
-class _Sent:
-    """The same asks, however often they were sent."""
+class Sent:
+    """The same asks, however often they were sent.
+
+    Attributes:
+        called: when they were sent first, in seconds of a clock that never falls.
+        returned: when they were answered first.
+        latest: the latest time that a clock of the ledger may have said by then.
+    """
 
     asks: tuple[Ask, ...]
     called: float
     returned: float
     told: teller.Told
+    latest: datetime
 
 
 @dataclass
@@ -51,7 +58,7 @@ class Crowd:
 
     books: Sequence[Book]
     seed: int
-    sent: dict[tuple[Ask, ...], _Sent] = field(default_factory=dict)
+    sent: dict[tuple[Ask, ...], Sent] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -142,7 +149,7 @@ class Crowd:
         returned = time.monotonic()
         before = self.sent.get(asks)
         if before is None:
-            self.sent[asks] = _Sent(asks, called, returned, told)
+            self.sent[asks] = Sent(asks, called, returned, told, utc_now())
         else:
             before.called = min(before.called, called)
             if before.told.as_bytes != told.as_bytes:
@@ -221,7 +228,7 @@ def is_account(oracle: Oracle, key: tuple[str, str], account: ledger_pb2.Account
     )
 
 
-def claims_of(sent: _Sent) -> list[Claim]:
+def claims_of(sent: Sent) -> list[Claim]:
     """What callers were told about asks, a claim for each group of them."""
     if sent.asks[0].form == "transaction":
         return [_single_claim(sent)]
@@ -231,7 +238,9 @@ def claims_of(sent: _Sent) -> list[Claim]:
         of_group, results = results[: len(group)], results[len(group) :]
         leaves = tuple(result.leaf_index if not result.reason else -1 for result in of_group)
         assert len({leaf < 0 for leaf in leaves}) == 1, f"a group was booked in part: {of_group}"
-        claims.append(Claim(tuple(group), sent.called, sent.returned, leaves, _results_fit(group, of_group)))
+        claims.append(
+            Claim(tuple(group), sent.called, sent.returned, leaves, _results_fit(group, of_group), sent.latest)
+        )
     booked = [leaf for claim in claims for leaf in claim.leaves if leaf >= 0]
     assert booked == sorted(booked), f"booked in another order than asked for: {booked}"
     return claims
@@ -251,7 +260,7 @@ def _results_fit(
     return fits
 
 
-def _single_claim(sent: _Sent) -> Claim:
+def _single_claim(sent: Sent) -> Claim:
     message, problem = sent.told.message, sent.told.problem
 
     def fits(oracle: Oracle, outcomes: Sequence[Outcome]) -> bool:
@@ -268,7 +277,7 @@ def _single_claim(sent: _Sent) -> Claim:
         ) == teller.balance_messages(oracle, outcome)
 
     leaf = -1 if problem is not None else message.transaction.leaf_index
-    return Claim(sent.asks, sent.called, sent.returned, (leaf,), fits)
+    return Claim(sent.asks, sent.called, sent.returned, (leaf,), fits, sent.latest)
 
 
 def booked_of(message: ledger_pb2.Transaction) -> Booked:

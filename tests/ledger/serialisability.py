@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 
 from tests.ledger.oracle import Oracle, Outcome
@@ -28,6 +29,7 @@ class Claim:
         returned: when the first of them was answered.
         leaves: of each ask, its leaf index; -1 when it was refused.
         fits: whether outcomes are what the callers were told; the oracle is as it is right after them.
+        latest: no clock said more when it was decided.
     """
 
     asks: tuple[Ask, ...]
@@ -35,6 +37,7 @@ class Claim:
     returned: float
     leaves: tuple[int, ...]
     fits: Callable[[Oracle, Sequence[Outcome]], bool]
+    latest: datetime
 
     @property
     def is_refused(self) -> bool:
@@ -242,9 +245,13 @@ class Checker:
             yield leaf + 1, change
 
     def _refusal_fits(self, claim: Claim, place: tuple[int, int]) -> bool:
-        oracle = self.view(*place)
-        now = oracle.booked[-1].create_time if oracle.booked else self.booked[0].create_time
-        return claim.fits(oracle, oracle.answer_group(claim.asks, now))
+        # When it was decided is not told: at the earliest when the last transaction before was booked.
+        earliest = self.booked[place[0] - 1].create_time if place[0] else claim.latest
+        for now in (earliest, claim.latest):
+            oracle = self.view(*place)
+            if claim.fits(oracle, oracle.answer_group(claim.asks, now)):
+                return True
+        return False
 
     def _change_fits(self, leaf: int, change: int) -> bool:
         made = self.changes[change]
