@@ -12,6 +12,7 @@ from kente.ledger.v1.ledger_service_pb2 import ListEntriesRequest
 from mesh.errors import Reason
 from mesh.pages import encode_page_token
 from services.ledger.model.reading import EntryFilter
+from services.ledger.repository import entries as entries_repository
 from tests.ledger.book import BANK, FEES, PAYER, Book, credit, debit, refusal
 from tests.ledger.chart import batch_request, draft
 from tests.ledger.clock import SettableClock
@@ -227,3 +228,14 @@ async def test_a_filter_that_can_hold_for_nothing_is_refused(book: Book, filters
     problem = await refusal(book.stub.ListEntries(ListEntriesRequest(**filters)))
 
     assert problem.reason is Reason.FIELD_INVALID
+
+
+async def test_a_long_search_goes_on_in_the_next_page(used_book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries_repository, "MOST_SEQUENCES", 3)
+
+    first = await used_book.stub.ListEntries(ListEntriesRequest(min_amount_minor=7))
+
+    assert (list(first.entries), bool(first.next_page_token)) == ([], True)
+    assert await sequences(used_book, min_amount_minor=7) == [13, 14]
+    assert await sequences(used_book) == list(range(1, 15))
+    assert await sequences(used_book, start_time=timestamp(time_of(6)), side=ledger_pb2.SIDE_DEBIT) == [11, 13]

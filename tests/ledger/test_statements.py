@@ -255,3 +255,19 @@ async def test_a_page_token_is_for_the_same_period_only(used_book: Book) -> None
     )
 
     assert (await refusal(used_book.stub.GetStatement(request))).reason is Reason.PAGE_TOKEN_INVALID
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3])
+async def test_a_page_may_end_at_an_entry_that_took_effect_after_what_was_booked_later(
+    book: Book, clock: SettableClock, page_size: int
+) -> None:
+    clock.now = START
+    await book.open(BANK, PAYER)
+    await book.post(debit(BANK, 1), credit(PAYER, 1), effective_time=timestamp(START + timedelta(seconds=200)))
+    for seconds in (1, 1, 300):
+        clock.advance(seconds)
+        await book.post(debit(BANK, 10), credit(PAYER, 10))
+
+    pages = await pages_of(book, page_size=page_size)
+
+    assert lines_of(pages) == [(3, 10), (5, 20), (1, 21), (7, 31)]

@@ -13,7 +13,9 @@ from mesh.errors import Reason
 from mesh.ids import new_id
 from mesh.pages import encode_page_token
 from services.ledger.model.reading import TransactionFilter
-from tests.ledger.book import BANK, FEES, PAYER, Book, credit, debit, new_request_id, refusal
+from services.ledger.repository import transactions as transactions_repository
+from tests.harness import TestMesh
+from tests.ledger.book import BANK, FEES, PAYER, SCOPES, Book, credit, debit, new_request_id, refusal
 from tests.ledger.clock import SettableClock
 from tests.ledger.past import MICROSECOND, START
 from tests.ledger.teller import timestamp
@@ -137,3 +139,27 @@ async def test_a_forged_page_token_is_refused(used_book: Book, leaf_index: int |
 
     assert [each.leaf_index for each in (await used_book.stub.ListTransactions(good)).transactions] == [4]
     assert (await refusal(used_book.stub.ListTransactions(bad))).reason is Reason.PAGE_TOKEN_INVALID
+
+
+async def test_a_long_search_goes_on_in_the_next_page(used_book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions_repository, "MOST_LEAVES", 2)
+
+    first = await used_book.stub.ListTransactions(pb2.ListTransactionsRequest(book_name="other"))
+
+    assert (list(first.transactions), bool(first.next_page_token)) == ([], True)
+    assert [each.leaf_index for each in await transactions(used_book, book_name="other")] == [5]
+    assert [each.leaf_index for each in await transactions(used_book)] == [0, 1, 2, 3, 4]
+
+
+async def test_metadata_that_are_far_are_found_by_their_index_and_only_the_tenants_own(
+    used_book: Book, timed_ledger: TestMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions_repository, "_NEAR_LEAVES", 1)
+    other = Book(timed_ledger.client("ledger", f"{used_book.tenant_id}x", SCOPES), f"{used_book.tenant_id}x")
+    await other.open(BANK, PAYER)
+    for _ in range(3):
+        await other.post(debit(BANK, 1), credit(PAYER, 1), metadata={"order": "2"})
+
+    assert [each.leaf_index for each in await transactions(used_book, metadata={"order": "2"}, page_size=1)] == [2]
+    assert [entry.sequence for entry in await used_book.entries(metadata={"order": "2"}, page_size=1)] == [5, 6]
+    assert [each.leaf_index for each in await transactions(other, metadata={"order": "2"}, page_size=1)] == [0, 1, 2]

@@ -206,16 +206,20 @@ async def find_used(
         """
         SELECT wanted.account_key
         FROM unnest($1::bigint[]) AS wanted (account_key)
-        WHERE EXISTS (
-            SELECT FROM entries
-            WHERE entries.account_key = wanted.account_key AND entries.sequence > $2 AND entries.sequence <= $3
-              AND entries.create_time <= $4 AND entries.effective_time IS NULL AND NOT entries.pending
-        ) OR EXISTS (
-            SELECT FROM entries
-            WHERE entries.account_key = wanted.account_key AND entries.sequence <= $5
-              AND entries.create_time <= $8 AND entries.effective_time > coalesce($6::timestamptz, '-infinity')
-              AND entries.effective_time <= $7 AND NOT entries.pending
-        )
+        -- Rows and not conditions: as these, the planner would look at all entries of all accounts.
+        CROSS JOIN LATERAL (
+            (SELECT FROM entries
+             WHERE entries.account_key = wanted.account_key AND entries.sequence > $2 AND entries.sequence <= $3
+               AND entries.create_time <= $4 AND entries.effective_time IS NULL AND NOT entries.pending
+             LIMIT 1)
+            UNION ALL
+            (SELECT FROM entries
+             WHERE entries.account_key = wanted.account_key AND entries.sequence <= $5
+               AND entries.create_time <= $8 AND entries.effective_time > coalesce($6::timestamptz, '-infinity')
+               AND entries.effective_time <= $7 AND NOT entries.pending
+             LIMIT 1)
+            LIMIT 1
+        ) AS used
         """,
         account_keys,
         since.base_sequence if since else 0,

@@ -1,7 +1,7 @@
 """SQL that lists entries in the order of their sequence.
 
-What leads to a page of them depends on what is asked for: a source names its transactions, some accounts have an index
-of their own, and everything else is read in the order of the journal until the page is full.
+What leads to a page of them depends on what is asked for: a source and metadata name transactions, some accounts have
+an index of their own, and everything else is read in the order of the journal until the page is full.
 """
 
 # ruff: noqa: S608 - only constants and parameter numbers of this file are put into a statement, never a value
@@ -18,7 +18,9 @@ from services.ledger.model.postings import Entry
 from services.ledger.model.reading import BEGINNING_OF_TIME, BookedEntry, EntryFilter
 from services.ledger.repository.arguments import Arguments
 from services.ledger.repository.journals import Journal
+from services.ledger.repository.planning import prefer_order
 from services.ledger.repository.positions import position_at
+from services.ledger.repository.transactions import find_leaves
 
 # In the order in which booked_entry_of reads them.
 BOOKED_ENTRY_COLUMNS = """
@@ -26,6 +28,8 @@ BOOKED_ENTRY_COLUMNS = """
     entries.balance_after_minor, transactions.transaction_id, transactions.leaf_index, transactions.description,
     transactions.source_id, entries.effective_time, entries.create_time
 """
+# So much of the journal is read in one call at most, whatever is looked for in it.
+MOST_SEQUENCES = 100_000
 # Up to so many accounts, each is asked for its next entries; with more, reading the journal is quicker.
 _MAX_ACCOUNTS = 100
 # Sorts after every character of an account's name.
@@ -70,26 +74,66 @@ def booked_entry_of(row: Row) -> BookedEntry:
 
 async def list_entries(
     connection: Connection, journal: Journal, wanted: EntryFilter, *, after: EntryPlace, limit: int
-) -> list[BookedEntry]:
-    """Entries in the order they were booked."""
+) -> tuple[list[BookedEntry], EntryPlace | None]:
+    """Entries in the order they were booked, and where to go on; None when there are no more.
+
+    There may be fewer than the limit, or none, and more to come: one call reads only a stretch of the journal.
+    """
+    more_after: EntryPlace | None = None
     if wanted.source_id:
-        statement, arguments = await _of_source(connection, journal, wanted, after)
+        statement, arguments = await _of_transactions(connection, journal, wanted, after, None)
+    elif wanted.metadata:
+        leaves = await _leaves(connection, journal, wanted, after, limit + 1)
+        if len(leaves) > limit:
+            more_after = EntryPlace(after.sequence, leaves[-1] + 1, after.create_time)
+        statement, arguments = await _of_transactions(connection, journal, wanted, after, leaves)
     else:
         account_keys = await _few_accounts(connection, journal, wanted)
         if account_keys is None:
-            statement, arguments = await _of_journal(connection, journal, wanted, after)
+            begin_sequence = await _begin_sequence(connection, journal, wanted, after)
+            end_sequence = begin_sequence + MOST_SEQUENCES
+            if end_sequence < journal.last_sequence:
+                more_after = EntryPlace(end_sequence, after.leaf_index, after.create_time)
+            statement, arguments = await _of_journal(connection, journal, wanted, after, end_sequence)
         else:
             statement, arguments = await _of_accounts(connection, journal, wanted, after, account_keys)
+    await prefer_order(connection)
     # The limit is in the statement several times.
-    rows = await connection.fetch(statement.replace("LIMIT_ROWS", arguments.add(limit)), *arguments)
-    return [booked_entry_of(row) for row in rows]
+    rows = await connection.fetch(statement.replace("LIMIT_ROWS", arguments.add(limit + 1)), *arguments)
+    found = [booked_entry_of(row) for row in rows[:limit]]
+    if len(rows) > limit:
+        last = found[-1]
+        return found, EntryPlace(last.entry.sequence, last.leaf_index, last.create_time)
+    return found, more_after
 
 
-async def _of_source(
-    connection: Connection, journal: Journal, wanted: EntryFilter, after: EntryPlace
+async def _leaves(
+    connection: Connection, journal: Journal, wanted: EntryFilter, after: EntryPlace, limit: int
+) -> list[int]:
+    """The next transactions with the metadata that are wanted."""
+    begin, end = after.leaf_index, journal.tree_size
+    if wanted.booked.last_time_before is not None:
+        begin = max(begin, (await position_at(connection, journal, wanted.booked.last_time_before)).tree_size)
+    if wanted.booked.last_time is not None:
+        end = (await position_at(connection, journal, wanted.booked.last_time)).tree_size
+    return await find_leaves(connection, journal, wanted.metadata, (begin - 1, end), limit)
+
+
+async def _of_transactions(
+    connection: Connection, journal: Journal, wanted: EntryFilter, after: EntryPlace, leaves: list[int] | None
 ) -> tuple[str, Arguments]:
-    """By the index of sources, transaction by transaction."""
+    """Transaction by transaction: by the index of sources, or those of the leaves."""
     arguments = Arguments()
+    if leaves is None:
+        found = f"""
+            tenant_id = {arguments.add(journal.tenant_id)} AND source_id = {arguments.add(wanted.source_id)}
+            AND source_id <> '' {_metadata_condition(wanted, arguments)}
+        """
+    else:
+        found = f"""
+            journal_key = {arguments.add(journal.journal_key)}
+            AND leaf_index = ANY({arguments.add(leaves)}::bigint[])
+        """
     # The limits of each transaction are computed below the join, because an index can only be compared with columns.
     statement = f"""
         SELECT {BOOKED_ENTRY_COLUMNS}
@@ -97,9 +141,7 @@ async def _of_source(
             SELECT journal_key, leaf_index, transaction_id, description, source_id, create_time, first_sequence,
                    first_sequence + entry_count AS end_sequence
             FROM transactions
-            WHERE tenant_id = {arguments.add(journal.tenant_id)} AND source_id = {arguments.add(wanted.source_id)}
-              AND source_id <> '' AND leaf_index >= {arguments.add(after.leaf_index)}
-              {_metadata_condition(wanted, arguments)}
+            WHERE leaf_index >= {arguments.add(after.leaf_index)} AND {found}
             ORDER BY leaf_index
         ) AS transactions
         JOIN entries ON entries.journal_key = transactions.journal_key
@@ -119,15 +161,14 @@ async def _of_accounts(
 ) -> tuple[str, Arguments]:
     """By the index of accounts: the next entries of each, of which the first are taken."""
     arguments = Arguments()
-    metadata_condition = _metadata_condition(wanted, arguments)
     statement = f"""
         WITH page AS MATERIALIZED (
             SELECT picked.*
             FROM unnest({arguments.add(account_keys)}::bigint[]) AS wanted (account_key)
             CROSS JOIN LATERAL (
-                SELECT entries.* FROM entries {_JOIN_TRANSACTIONS if metadata_condition else ""}
+                SELECT entries.* FROM entries
                 WHERE entries.account_key = wanted.account_key
-                  AND {await _entry_conditions(connection, journal, wanted, after, arguments)} {metadata_condition}
+                  AND {await _entry_conditions(connection, journal, wanted, after, arguments)}
                 ORDER BY entries.sequence LIMIT LIMIT_ROWS
             ) AS picked
             ORDER BY picked.sequence LIMIT LIMIT_ROWS
@@ -140,16 +181,17 @@ async def _of_accounts(
 
 
 async def _of_journal(
-    connection: Connection, journal: Journal, wanted: EntryFilter, after: EntryPlace
+    connection: Connection, journal: Journal, wanted: EntryFilter, after: EntryPlace, end_sequence: int
 ) -> tuple[str, Arguments]:
-    """By the primary key: the journal in its order, until the page is full."""
+    """By the primary key: the journal in its order, until the page is full or the stretch is read."""
     arguments = Arguments()
     statement = f"""
         SELECT {BOOKED_ENTRY_COLUMNS}
         FROM entries {_JOIN_ACCOUNTS} {_JOIN_TRANSACTIONS}
         WHERE entries.journal_key = {arguments.add(journal.journal_key)}
+          AND entries.sequence <= {arguments.add(end_sequence)}
           AND {await _entry_conditions(connection, journal, wanted, after, arguments)}
-          AND {_account_conditions(journal, wanted, arguments)} {_metadata_condition(wanted, arguments)}
+          AND {_account_conditions(journal, wanted, arguments)}
         ORDER BY entries.sequence LIMIT LIMIT_ROWS
     """
     return statement, arguments
@@ -189,15 +231,20 @@ def _account_conditions(journal: Journal, wanted: EntryFilter, arguments: Argume
     return " AND ".join(conditions)
 
 
+async def _begin_sequence(connection: Connection, journal: Journal, wanted: EntryFilter, after: EntryPlace) -> int:
+    """The entries that are wanted come after it."""
+    if wanted.booked.last_time_before is None:
+        return after.sequence
+    before = await position_at(connection, journal, wanted.booked.last_time_before)
+    return max(after.sequence, before.last_sequence)
+
+
 async def _entry_conditions(
     connection: Connection, journal: Journal, wanted: EntryFilter, after: EntryPlace, arguments: Arguments
 ) -> str:
     """On `entries`. Each limit of time is said twice: as a sequence for the index, and as a time for the partitions."""
-    sequence, time = after.sequence, after.create_time
-    if wanted.booked.start_time is not None and wanted.booked.last_time_before is not None:
-        before = await position_at(connection, journal, wanted.booked.last_time_before)
-        sequence = max(sequence, before.last_sequence)
-        time = max(time, wanted.booked.start_time)
+    sequence = await _begin_sequence(connection, journal, wanted, after)
+    time = max(after.create_time, wanted.booked.start_time or BEGINNING_OF_TIME)
     conditions = [f"entries.sequence > {arguments.add(sequence)} AND entries.create_time >= {arguments.add(time)}"]
     if wanted.booked.last_time is not None:
         until = await position_at(connection, journal, wanted.booked.last_time)

@@ -10,6 +10,7 @@ from services.ledger.model.reading import BEGINNING_OF_TIME, BookedEntry
 from services.ledger.repository.balances import NO_SUMS, Cut, Sums, sums_of
 from services.ledger.repository.entries import BOOKED_ENTRY_COLUMNS, booked_entry_of
 from services.ledger.repository.journals import Journal
+from services.ledger.repository.planning import prefer_order
 from services.ledger.repository.positions import Position, position_at
 
 # The entries between two cuts are of two kinds: those whose time of effect is that of booking lie between two
@@ -83,6 +84,7 @@ async def list_statement(
     connection: Connection, account_key: int, *, after: Cut, until: Cut, limit: int
 ) -> list[BookedEntry]:
     """The posted entries that count at one cut and not yet at the other, in the order of effect."""
+    await prefer_order(connection)
     rows = await connection.fetch(_LIST, *_between(account_key, after, until), limit)
     return [booked_entry_of(row) for row in rows]
 

@@ -10,7 +10,7 @@ of columns: so what a statement computes is computed in a materialised part of i
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mesh.database import Connection, Row
 from services.ledger.model.accounts import Side
@@ -18,8 +18,12 @@ from services.ledger.model.postings import Entry, HoldState, Kind, Transaction
 from services.ledger.model.reading import TransactionFilter
 from services.ledger.repository.arguments import Arguments
 from services.ledger.repository.journals import Journal
+from services.ledger.repository.planning import prefer_order
 from services.ledger.repository.positions import position_at
 
+# So much of the journal is read in one call at most, whatever is looked for in it.
+MOST_LEAVES = 50_000
+_NEAR_LEAVES = 2_000
 # Of rows found in `transactions`.
 _FOUND_COLUMNS = """
     transactions.journal_key, transactions.leaf_index, transactions.book_key, transactions.transaction_id,
@@ -81,37 +85,105 @@ async def find_transactions(
 
 async def list_transactions(
     connection: Connection, journal: Journal, wanted: TransactionFilter, *, after_leaf_index: int, limit: int
+) -> tuple[list[Transaction], int | None]:
+    """Transactions in the order they were booked, and the leaf to go on after; None when there are no more.
+
+    There may be fewer than the limit, or none, and more to come: one call reads only a stretch of the journal.
+    """
+    end = journal.tree_size
+    if wanted.booked.last_time_before is not None:
+        before = await position_at(connection, journal, wanted.booked.last_time_before)
+        after_leaf_index = max(after_leaf_index, before.tree_size - 1)
+    if wanted.booked.last_time is not None:
+        end = (await position_at(connection, journal, wanted.booked.last_time)).tree_size
+    stretch_end, leaves = end, None
+    if wanted.metadata and not wanted.source_id:
+        leaves = await find_leaves(connection, journal, wanted.metadata, (after_leaf_index, end), limit + 1)
+        if len(leaves) > limit:
+            stretch_end = leaves[-1] + 1
+    elif not wanted.source_id and wanted.kind in {None, Kind.POSTING}:
+        stretch_end = min(end, after_leaf_index + 1 + MOST_LEAVES)
+    await prefer_order(connection)
+    found = await _list_between(
+        connection, journal, wanted, (after_leaf_index, stretch_end), leaves=leaves, limit=limit + 1
+    )
+    if len(found) > limit:
+        return found[:limit], found[limit - 1].leaf_index
+    return found, stretch_end - 1 if stretch_end < end else None
+
+
+async def find_leaves(
+    connection: Connection, journal: Journal, metadata: Mapping[str, str], leaf_range: tuple[int, int], limit: int
+) -> list[int]:
+    """The first transactions after one leaf and before another that have all of these metadata.
+
+    What many transactions have is near; what is not, few have, and the index of metadata knows them.
+    """
+    after_leaf_index, until_leaf_index = leaf_range
+    near_end = min(until_leaf_index, after_leaf_index + 1 + _NEAR_LEAVES)
+    document = json.dumps(dict(metadata))
+    rows = await connection.fetch(
+        """
+        SELECT leaf_index FROM transactions
+        WHERE journal_key = $1 AND leaf_index > $2 AND leaf_index < $3 AND metadata @> $4::text::jsonb
+        ORDER BY leaf_index LIMIT $5
+        """,
+        journal.journal_key,
+        after_leaf_index,
+        near_end,
+        document,
+        limit,
+    )
+    if len(rows) < limit and near_end < until_leaf_index:
+        rows = await connection.fetch(
+            "SELECT leaf_index FROM leaves_with_metadata($1::text::jsonb, $2, $3, $4) AS leaf_index",
+            document,
+            after_leaf_index,
+            until_leaf_index,
+            limit,
+        )
+    return [row["leaf_index"] for row in rows]
+
+
+async def _list_between(
+    connection: Connection,
+    journal: Journal,
+    wanted: TransactionFilter,
+    leaf_range: tuple[int, int],
+    *,
+    leaves: Sequence[int] | None,
+    limit: int,
 ) -> list[Transaction]:
-    """Transactions in the order they were booked."""
+    """The first transactions after one leaf and before another; of these leaves only, when they are given."""
     arguments = Arguments()
     conditions = [
         f"""transactions.book_key = (
                 SELECT books.book_key FROM books
                 WHERE books.tenant_id = {arguments.add(journal.tenant_id)}
-                  AND books.book_name = {arguments.add(wanted.book_name)})"""
+                  AND books.book_name = {arguments.add(wanted.book_name)})""",
+        f"transactions.leaf_index > {arguments.add(leaf_range[0])}",
+        f"transactions.leaf_index < {arguments.add(leaf_range[1])}",
     ]
     if wanted.source_id:
         conditions.append(f"transactions.tenant_id = {arguments.add(journal.tenant_id)}")
-        conditions.append(
-            f"transactions.source_id = {arguments.add(wanted.source_id)} AND transactions.source_id <> ''"
-        )
+        conditions.append(f"transactions.source_id = {arguments.add(wanted.source_id)}")
+        # Said, because the index holds no others.
+        conditions.append("transactions.source_id <> ''")
     else:
         conditions.append(f"transactions.journal_key = {arguments.add(journal.journal_key)}")
     if wanted.kind is not None:
         conditions.append(f"transactions.kind = {arguments.add(wanted.kind.value)}")
-    if wanted.metadata:
+        if wanted.kind is not Kind.POSTING:
+            conditions.append("transactions.kind <> 'posting'")
+    if leaves is not None:
+        conditions.append(f"transactions.leaf_index = ANY({arguments.add(leaves)}::bigint[])")
+    elif wanted.metadata:
         conditions.append(f"transactions.metadata @> {arguments.add(json.dumps(dict(wanted.metadata)))}::text::jsonb")
-    if wanted.booked.last_time_before is not None:
-        before = await position_at(connection, journal, wanted.booked.last_time_before)
-        after_leaf_index = max(after_leaf_index, before.tree_size - 1)
-    if wanted.booked.last_time is not None:
-        until = await position_at(connection, journal, wanted.booked.last_time)
-        conditions.append(f"transactions.leaf_index < {arguments.add(until.tree_size)}")
     rows = await connection.fetch(
         f"""
         WITH found AS MATERIALIZED (
             SELECT {_FOUND_COLUMNS} FROM transactions
-            WHERE {" AND ".join(conditions)} AND transactions.leaf_index > {arguments.add(after_leaf_index)}
+            WHERE {" AND ".join(conditions)}
             ORDER BY transactions.leaf_index LIMIT {arguments.add(limit)}
         )
         {_SELECT_FOUND}

@@ -16,6 +16,8 @@ async def list_entries(
 ) -> tuple[list[BookedEntry], str]:
     """A page of a book's entries in the order they were booked, and the token of the next page ("" on the last).
 
+    A page may be shorter than asked for, or empty, and not be the last.
+
     Raises:
         Problem: PAGE_TOKEN_INVALID.
     """
@@ -31,15 +33,13 @@ async def list_entries(
         journal = await find_journal(connection, tenant_id)
         if journal is None:
             return [], ""
-        found = await repository.list_entries(connection, journal, wanted, after=after, limit=limit + 1)
-    if len(found) <= limit:
+        found, end = await repository.list_entries(connection, journal, wanted, after=after, limit=limit)
+    if end is None:
         return found, ""
-    found = found[:limit]
-    last = found[-1]
-    end = {
-        "sequence": last.entry.sequence,
-        "leaf_index": last.leaf_index,
+    token = {
+        "sequence": end.sequence,
+        "leaf_index": end.leaf_index,
         # Leads to the partition to go on in.
-        "create_time_micros": micros_of(last.create_time),
+        "create_time_micros": micros_of(end.create_time),
     }
-    return found, pages.encode_page_token(end, arguments)
+    return found, pages.encode_page_token(token, arguments)

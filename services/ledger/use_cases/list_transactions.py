@@ -16,6 +16,8 @@ async def list_transactions(
 ) -> tuple[list[Transaction], str]:
     """A page of a book's transactions in the order they were booked, and the token of the next ("" on the last).
 
+    A page may be shorter than asked for, or empty, and not be the last.
+
     Raises:
         Problem: PAGE_TOKEN_INVALID.
     """
@@ -27,10 +29,9 @@ async def list_transactions(
         journal = await find_journal(connection, tenant_id)
         if journal is None:
             return [], ""
-        found = await repository.list_transactions(
-            connection, journal, wanted, after_leaf_index=after_leaf_index, limit=limit + 1
+        found, end_leaf_index = await repository.list_transactions(
+            connection, journal, wanted, after_leaf_index=after_leaf_index, limit=limit
         )
-    if len(found) <= limit:
+    if end_leaf_index is None:
         return found, ""
-    found = found[:limit]
-    return found, pages.encode_page_token({"leaf_index": found[-1].leaf_index}, arguments)
+    return found, pages.encode_page_token({"leaf_index": end_leaf_index}, arguments)
