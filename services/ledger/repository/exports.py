@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any
 
 from mesh.database import Connection, Row
 from services.ledger.model.accounts import AccountState, AccountType, Side
@@ -37,7 +38,7 @@ _ENTRIES = """
                                      AND related.leaf_index = transactions.related_leaf_index
     WHERE entries.journal_key = $1 AND entries.sequence > $2 AND entries.sequence <= $3
       AND entries.create_time >= $4 AND ($5::timestamptz IS NULL OR entries.create_time <= $5)
-      AND accounts.book_key = $6
+      AND transactions.book_key = $6
       AND ($7::timestamptz IS NULL OR coalesce(entries.effective_time, entries.create_time) >= $7)
       AND ($8::timestamptz IS NULL OR coalesce(entries.effective_time, entries.create_time) < $8)
     ORDER BY entries.sequence
@@ -55,36 +56,33 @@ _JOURNAL = """
     LEFT JOIN transactions AS related ON related.journal_key = transactions.journal_key
                                      AND related.leaf_index = transactions.related_leaf_index
     WHERE entries.journal_key = $1 AND entries.sequence <= $2 AND NOT entries.pending
-      AND ($3::timestamptz IS NULL OR entries.create_time <= $3) AND accounts.book_key = $4
+      AND ($3::timestamptz IS NULL OR entries.create_time <= $3) AND transactions.book_key = $4
       AND ($5::timestamptz IS NULL OR coalesce(entries.effective_time, entries.create_time) >= $5)
       AND ($6::timestamptz IS NULL OR coalesce(entries.effective_time, entries.create_time) < $6)
     ORDER BY coalesce(transactions.effective_time, transactions.create_time), transactions.leaf_index,
              entries.sequence
 """
+_SUMS = """
+    SELECT account_key,
+           -- Debits and credits by themselves fit in bigint, so their difference does.
+           coalesce(sum(signed_minor) FILTER (WHERE effective_time < $4), 0)::bigint AS opening_minor,
+           sum(signed_minor)::bigint AS closing_minor,
+           min(effective_time) FILTER (WHERE $4::timestamptz IS NULL OR effective_time >= $4) AS first_time
+    FROM (
+        SELECT account_key, coalesce(effective_time, create_time) AS effective_time,
+               CASE side WHEN 'debit' THEN amount_minor ELSE -amount_minor END AS signed_minor
+        FROM entries
+        WHERE journal_key = $1 AND sequence <= $2 AND NOT pending
+          AND ($3::timestamptz IS NULL OR create_time <= $3)
+    ) AS posted
+    WHERE $5::timestamptz IS NULL OR effective_time < $5
+    GROUP BY account_key
+"""
 _ACCOUNTS = """
-    SELECT accounts.account_name, coalesce(accounts.account_number, '') AS account_number, accounts.type,
-           accounts.currency, accounts.scale, accounts.display_name, accounts.state, accounts.metadata,
-           coalesce(sums.opening_minor, 0) AS opening_minor, coalesce(sums.closing_minor, 0) AS closing_minor,
-           sums.account_key IS NOT NULL AS is_used, sums.first_time
-    FROM accounts
-    LEFT JOIN (
-        SELECT account_key,
-               -- Debits and credits by themselves fit in bigint, so their difference does.
-               coalesce(sum(signed_minor) FILTER (WHERE effective_time < $5), 0)::bigint AS opening_minor,
-               sum(signed_minor)::bigint AS closing_minor,
-               min(effective_time) FILTER (WHERE $5::timestamptz IS NULL OR effective_time >= $5) AS first_time
-        FROM (
-            SELECT account_key, coalesce(effective_time, create_time) AS effective_time,
-                   CASE side WHEN 'debit' THEN amount_minor ELSE -amount_minor END AS signed_minor
-            FROM entries
-            WHERE journal_key = $1 AND sequence <= $2 AND NOT pending
-              AND ($3::timestamptz IS NULL OR create_time <= $3)
-        ) AS posted
-        WHERE $6::timestamptz IS NULL OR effective_time < $6
-        GROUP BY account_key
-    ) AS sums ON sums.account_key = accounts.account_key
-    WHERE accounts.book_key = $4
-    ORDER BY accounts.account_key
+    SELECT account_key, account_name, coalesce(account_number, '') AS account_number, type, currency, scale,
+           display_name, state, metadata
+    FROM accounts WHERE book_key = $1
+    ORDER BY account_key
 """
 
 
@@ -165,32 +163,39 @@ async def list_journal_accounts(
 
     The day is None when nothing did.
     """
-    rows = await connection.fetch(_ACCOUNTS, *_journal_arguments(scope), timeout=_SCAN_SECONDS)
-    first_times = [row["first_time"] for row in rows if row["first_time"] is not None]
-    accounts = tuple(
-        JournalAccount(
-            account_name=row["account_name"],
-            account_number=row["account_number"],
-            type=AccountType(row["type"]),
-            currency=row["currency"],
-            scale=row["scale"],
-            display_name=row["display_name"],
-            state=AccountState(row["state"]),
-            metadata=json.loads(row["metadata"]),
-            opening_minor=row["opening_minor"],
-            closing_minor=row["closing_minor"],
-            is_used=row["is_used"],
-        )
-        for row in rows
+    # Put together here: a planner that does not know the tables well yet would look through all sums for each account.
+    sums = await connection.fetch(
+        _SUMS,
+        scope.journal_key,
+        scope.last_sequence,
+        scope.booking_time,
+        scope.period.start_time,
+        scope.period.end_time,
+        timeout=_SCAN_SECONDS,
     )
-    return accounts, min(first_times).astimezone(UTC).date() if first_times else None
+    by_key = {row["account_key"]: row for row in sums}
+    rows = await connection.fetch(_ACCOUNTS, scope.book_key, timeout=_SCAN_SECONDS)
+    accounts = tuple(_journal_account(row, by_key.get(row["account_key"])) for row in rows)
+    found = (by_key[row["account_key"]]["first_time"] for row in rows if row["account_key"] in by_key)
+    first_time = min((time for time in found if time is not None), default=None)
+    return accounts, None if first_time is None else first_time.astimezone(UTC).date()
 
 
 async def read_journal(connection: Connection, scope: ExportScope) -> AsyncIterator[list[JournalTransaction]]:
     """Transactions that moved amounts, in the order of effect, some at a time; the database sorts."""
     transactions: list[JournalTransaction] = []
     rows: list[Row] = []
-    query = connection.cursor(_JOURNAL, *_journal_arguments(scope), prefetch=_CURSOR_ROWS, timeout=_SCAN_SECONDS)
+    query = connection.cursor(
+        _JOURNAL,
+        scope.journal_key,
+        scope.last_sequence,
+        scope.booking_time,
+        scope.book_key,
+        scope.period.start_time,
+        scope.period.end_time,
+        prefetch=_CURSOR_ROWS,
+        timeout=_SCAN_SECONDS,
+    )
     async for row in query:
         if rows and rows[0]["leaf_index"] != row["leaf_index"]:
             transactions.append(_journal_transaction(rows))
@@ -204,14 +209,19 @@ async def read_journal(connection: Connection, scope: ExportScope) -> AsyncItera
         yield transactions
 
 
-def _journal_arguments(scope: ExportScope) -> tuple[int, int, datetime | None, int, datetime | None, datetime | None]:
-    return (
-        scope.journal_key,
-        scope.last_sequence,
-        scope.booking_time,
-        scope.book_key,
-        scope.period.start_time,
-        scope.period.end_time,
+def _journal_account(row: Row, sums: Row | None) -> JournalAccount:
+    return JournalAccount(
+        account_name=row["account_name"],
+        account_number=row["account_number"],
+        type=AccountType(row["type"]),
+        currency=row["currency"],
+        scale=row["scale"],
+        display_name=row["display_name"],
+        state=AccountState(row["state"]),
+        metadata=json.loads(row["metadata"]),
+        opening_minor=sums["opening_minor"] if sums else 0,
+        closing_minor=sums["closing_minor"] if sums else 0,
+        is_used=sums is not None,
     )
 
 
@@ -239,4 +249,6 @@ def _journal_transaction(rows: list[Row]) -> JournalTransaction:
 
 
 def _exported_entry(row: Row) -> ExportedEntry:
-    return ExportedEntry(**(dict(row) | {"metadata": json.loads(row["metadata"])}))
+    values: list[Any] = list(row)
+    values[-1] = {} if values[-1] == "{}" else json.loads(values[-1])
+    return ExportedEntry(*values)
