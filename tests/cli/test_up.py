@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import asyncpg
 import psutil
@@ -134,6 +135,19 @@ def test_no_personal_data_of_the_demo_is_in_a_log_or_a_trace(mesh: Kente) -> Non
         text = file.read_text(errors="replace")
         for secret in ("233241234567", "ama@example.com", "Ama Mensah", demo_env.read(_state(mesh))[demo_env.API_KEY]):
             assert secret not in text, f"{secret[:4]}… is in {file.name}"
+
+
+def test_the_ledger_of_the_demo_tenant_is_meant_unless_another_is_named(mesh: Kente, tmp_path: Path) -> None:
+    path = tmp_path / "entries.csv"
+
+    accounts, verified = mesh.run("ledger", "accounts", "--json"), mesh.run("ledger", "verify")
+    exported = mesh.run("ledger", "export", "-o", str(path))
+
+    assert {account["bookName"] for account in accounts.json()} == {"main"}
+    assert verified.status == 0, verified
+    assert "all is well" in verified.out
+    assert exported.status == 0, exported
+    assert len(path.read_text().splitlines()) > len(accounts.json())
 
 
 def test_events_are_shown_one_object_a_line(mesh: Kente) -> None:
