@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from kente.common.v1.money_pb2 import Money
@@ -37,9 +38,21 @@ def time_to_proto(time: datetime | None) -> Timestamp | None:
     """A time as callers see it; None stays absent."""
     if time is None:
         return None
+    return _timestamp(time)
+
+
+# All of a batch have the same time. Who puts it into a message gets a copy.
+@lru_cache(maxsize=256)
+def _timestamp(time: datetime) -> Timestamp:
     timestamp = Timestamp()
     timestamp.FromDatetime(time)
     return timestamp
+
+
+@lru_cache(maxsize=256)
+def time_to_json(time: datetime) -> str:
+    """A time as proto3 JSON has it."""
+    return _timestamp(time).ToJsonString()
 
 
 def time_from_proto(timestamp: Timestamp, field: str) -> datetime:

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from kente.ledger.v1 import ledger_pb2, proof_pb2
 from kente.ledger.v1 import ledger_service_pb2 as pb2
 
@@ -21,6 +20,7 @@ from services.ledger.convert.common import (
     metadata_from_proto,
     money_to_proto,
     time_from_proto,
+    time_to_json,
     time_to_proto,
 )
 from services.ledger.model.evaluation import Booked
@@ -265,8 +265,8 @@ def _balance_to_proto(balance: BalanceAfter) -> ledger_pb2.AccountBalance:
 def transaction_to_json(transaction: Transaction) -> dict[str, Any]:
     """A transaction as its event carries it: the proto3 JSON of transaction_to_proto, made without the detour."""
     times = {
-        "createTime": _time_to_json(transaction.create_time),
-        "effectiveTime": _time_to_json(transaction.effective_time or transaction.create_time),
+        "createTime": time_to_json(transaction.create_time),
+        "effectiveTime": time_to_json(transaction.effective_time or transaction.create_time),
     }
     document: dict[str, Any] = {
         "transactionId": transaction.transaction_id,
@@ -278,7 +278,7 @@ def transaction_to_json(transaction: Transaction) -> dict[str, Any]:
         "kind": f"KIND_{transaction.kind.name}",
         "metadata": dict(transaction.metadata),
         "leafIndex": str(transaction.leaf_index) if transaction.leaf_index else "",
-        "expireTime": _time_to_json(transaction.expire_time) if transaction.expire_time else "",
+        "expireTime": time_to_json(transaction.expire_time) if transaction.expire_time else "",
         "holdState": f"HOLD_STATE_{transaction.hold_state.name}" if transaction.hold_state else "",
         "relatedTransactionId": transaction.related_id,
         "laterTransactionIds": list(transaction.later_ids),
@@ -301,9 +301,3 @@ def _entry_to_json(entry: Entry, transaction: Transaction, times: Mapping[str, s
 
 def _money_to_json(amount_minor: int, currency: str) -> dict[str, str]:
     return {"amountMinor": str(amount_minor), "currency": currency} if amount_minor else {"currency": currency}
-
-
-def _time_to_json(time: datetime) -> str:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp.ToJsonString()

@@ -14,7 +14,9 @@ from services.ledger.servicer.reading import ReadingRpcs
 from services.ledger.use_cases.booking import Bookkeeper
 
 
-class LedgerServicer(AccountRpcs, BookingRpcs, ReadingRpcs, pb2_grpc.LedgerServiceServicer):
+class LedgerServicer(  # type: ignore[misc]  # the RPCs that book answer with bytes, which the server passes on
+    AccountRpcs, BookingRpcs, ReadingRpcs, pb2_grpc.LedgerServiceServicer
+):
     """Accounts, the transactions between them, and what the books say."""
 
     def __init__(self, database: Database, bookkeeper: Bookkeeper, clock: Callable[[], datetime]) -> None:

@@ -11,8 +11,8 @@ import contextvars
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -24,6 +24,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from mesh.database import DATABASE_ERRORS, Database
 from mesh.errors import Problem, Reason
 from mesh.outages import is_outage, wait_out
+from mesh.telemetry import is_exporting
 from services.ledger.repository.journals import find_due_tenants, find_journal
 from services.ledger.use_cases.book_batch import book_batch
 from services.ledger.use_cases.work import BatchTools, Result, Work
@@ -46,6 +47,7 @@ RETRIES = Counter("kente_ledger_batch_retries_total", "Batches that were tried a
 
 # A batch that met another in the database, or lost its connection, is tried again: ids tell what was booked.
 _CONTENTION_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_GATHER_SECONDS = 0.001
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 _OUTAGE_SECONDS = 2.0
@@ -113,7 +115,7 @@ class Bookkeeper:
         waiting = _Waiting(work, deadline_monotonic, ended, trace.get_current_span().get_span_context())
         lane = self._lanes.setdefault(tenant_id, _Lane())
         lane.waiting.append(waiting)
-        self._count(len(work.postings))
+        self._waiting_postings += len(work.postings)
         if lane.task is None:
             # In a context of its own: a batch belongs to no single call.
             lane.task = asyncio.create_task(self._serve(tenant_id, lane), context=contextvars.Context())
@@ -157,18 +159,16 @@ class Bookkeeper:
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _count(self, postings: int) -> None:
-        self._waiting_postings += postings
-        WAITING.set(self._waiting_postings)
-
     async def _serve(self, tenant_id: str, lane: _Lane) -> None:
         """Books what waits in a lane, until nothing does."""
+        pause_seconds = 0.0
         while lane.waiting:
-            # Callers whose answers were just sent, and those who arrived with them, come to the same batch.
-            await asyncio.sleep(0)
+            # In a busy lane, those who were just answered are about to ask again: they come to the same batch.
+            await asyncio.sleep(pause_seconds)
             batch = self._next_batch(lane)
             if batch:
                 await self._book_waiting(tenant_id, batch)
+            pause_seconds = _GATHER_SECONDS if len(batch) > 1 else 0.0
         # No await since the last look: nobody can have come.
         del self._lanes[tenant_id]
 
@@ -180,11 +180,12 @@ class Bookkeeper:
             if batch and postings + size > self._batch_limit:
                 break
             waiting = lane.waiting.popleft()
-            self._count(-size)
+            self._waiting_postings -= size
             # Who gave up before the batch began is not booked; who gives up later is told when asking again.
             if waiting.is_wanted:
                 batch.append(waiting)
                 postings += size
+        WAITING.set(self._waiting_postings)
         return batch
 
     async def _book_waiting(self, tenant_id: str, batch: Sequence[_Waiting]) -> None:
@@ -214,9 +215,7 @@ class Bookkeeper:
         begun = time.monotonic()
         pause_seconds = _FIRST_PAUSE_SECONDS
         latest = max(waiting.deadline_monotonic for waiting in batch)
-        with tracer.start_as_current_span(
-            "ledger/batch", links=[trace.Link(waiting.link) for waiting in batch if waiting.link.is_valid]
-        ):
+        with _span_of(batch):
             while True:
                 try:
                     return await self._book_works(tenant_id, [waiting.work for waiting in batch])
@@ -249,3 +248,14 @@ class Bookkeeper:
         event = self._watchers.pop(tenant_id, None)
         if event is not None:
             event.set()
+
+
+@contextmanager
+def _span_of(batch: Sequence[_Waiting]) -> Iterator[None]:
+    """The span of a batch, linked to those of its calls; none when nobody gets it."""
+    if not is_exporting():
+        yield
+        return
+    links = [trace.Link(waiting.link) for waiting in batch if waiting.link.is_valid]
+    with tracer.start_as_current_span("ledger/batch", links=links):
+        yield
