@@ -21,7 +21,11 @@ class Files:
         self._stub = pb2_grpc.ReportServiceStub(channel)
 
     async def export(self, form: str, kind: str = "ENTRIES", **fields: Any) -> bytes:
-        """A whole file, whose parts are no larger than allowed."""
+        """A whole file."""
+        return b"".join(await self.parts(form, kind, **fields))
+
+    async def parts(self, form: str, kind: str = "ENTRIES", **fields: Any) -> list[bytes]:
+        """A file in parts, none larger than allowed."""
         request = pb2.ExportReportRequest(
             kind=pb2.ReportKind.Value(f"REPORT_KIND_{kind}"),
             format=pb2.ReportFormat.Value(f"REPORT_FORMAT_{form}"),
@@ -29,7 +33,7 @@ class Files:
         )
         parts = [part.data async for part in self._stub.ExportReport(request)]
         assert all(0 < len(part) <= CHUNK_BYTES_MAX for part in parts)
-        return b"".join(parts)
+        return parts
 
     async def rows(self, kind: str = "ENTRIES", **fields: Any) -> list[dict[str, str]]:
         """The rows of a table, by the names of its columns."""

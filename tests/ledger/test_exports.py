@@ -10,11 +10,13 @@ from typing import Any
 import openpyxl
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from kente.ledger.v1 import ledger_service_pb2
+from kente.common.v1.money_pb2 import Money
+from kente.ledger.v1 import ledger_pb2, ledger_service_pb2
 
 from mesh.errors import Reason
+from mesh.ids import new_id
 from tests.harness import TestMesh
-from tests.ledger.book import BANK, FEES, PAYER, SCOPES, Book, credit, debit, refusal
+from tests.ledger.book import BANK, FEES, PAYER, SCOPES, Book, credit, debit, new_request_id, refusal
 from tests.ledger.files import Files, as_timestamp
 from tests.ledger.rich_book import RichBook
 
@@ -49,6 +51,41 @@ def as_text(timestamp: Timestamp) -> str:
     text = timestamp.ToJsonString()
     whole, _, decimals = text.removesuffix("Z").partition(".")
     return f"{whole}.{decimals:0<6}Z"
+
+
+async def test_a_large_file_comes_in_parts_and_whole(open_book: Book, files: Files) -> None:
+    transfers = [
+        ledger_pb2.Transfer(
+            transaction_id=new_id("txn"),
+            debit_account_name=BANK,
+            credit_account_name=PAYER,
+            amount=Money(amount_minor=amount, currency="GHS"),
+            description="d" * 100,
+        )
+        for amount in range(1, 1_501)
+    ]
+    await open_book.stub.CreateTransfers(
+        ledger_service_pb2.CreateTransfersRequest(request_id=new_request_id(), transfers=transfers)
+    )
+
+    rows = await files.rows()
+
+    assert [int(row["sequence"]) for row in rows] == list(range(1, 3_001))
+    assert [int(row["amount_minor"]) for row in rows[::2]] == list(range(1, 1_501))
+    assert len(await files.parts("CSV")) > 2
+    assert (await files.export("HLEDGER")).count(b"; kind:posting") == 1_500
+
+
+async def test_a_file_is_of_one_book(open_book: Book, files: Files) -> None:
+    await open_book.open(BANK, PAYER, book_name="other")
+    await open_book.post(debit(BANK, 1), credit(PAYER, 1))
+    await open_book.post(debit(BANK, 2), credit(PAYER, 2), book_name="other")
+
+    assert {row["amount_minor"] for row in await files.rows()} == {"1"}
+    assert {row["amount_minor"] for row in await files.rows(book_name="other")} == {"2"}
+    journal = await files.export("BEANCOUNT", book_name="other")
+    assert b"0.02 GHS" in journal
+    assert b"0.01 GHS" not in journal
 
 
 async def test_texts_come_back_as_they_were_but_for_the_mark_of_a_text(open_book: Book, files: Files) -> None:
