@@ -71,7 +71,7 @@ async def asked_again(till: Till, request: payment_service_pb2.CreatePaymentRequ
             return await till.create(request)
         return None
 
-    answer: payment_pb2.Payment = await eventually(ask)
+    answer: payment_pb2.Payment = await eventually(ask, 30)
     return answer
 
 
