@@ -26,6 +26,11 @@ class Moment:
     effective_time: datetime | None = None
 
     @property
+    def field(self) -> str:
+        """The field of a request that reaches furthest into the past."""
+        return "booking_time" if self.effective_time is None else "effective_time"
+
+    @property
     def is_now(self) -> bool:
         """Whether everything that is known counts."""
         return self.booking_time is None and self.effective_time is None

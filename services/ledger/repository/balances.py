@@ -18,7 +18,7 @@ from services.ledger.model.accounts import Account, Side
 from services.ledger.model.reading import END_OF_TIME, Moment
 from services.ledger.repository.accounts import ACCOUNT_COLUMNS, account_of
 from services.ledger.repository.journals import Journal
-from services.ledger.repository.positions import Position, position_at
+from services.ledger.repository.positions import Position, find_archived, position_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,36 +102,54 @@ async def find_balances(connection: Connection, accounts: Collection[Account], c
     keys = [account.account_key for account in accounts]
     rows = await connection.fetch(
         """
-        SELECT wanted.account_key, last.balance_after_minor
-        FROM unnest($1::bigint[]) AS wanted (account_key)
-        CROSS JOIN LATERAL (
+        SELECT accounts.account_key,
+               coalesce(last.balance_after_minor, next.balance_before_minor, current.balance_minor) AS balance_minor
+        FROM accounts
+        LEFT JOIN LATERAL (
             SELECT entries.balance_after_minor FROM entries
-            WHERE entries.account_key = wanted.account_key AND entries.sequence <= $2 AND entries.create_time <= $3
+            WHERE entries.account_key = accounts.account_key AND entries.sequence <= $2 AND entries.create_time <= $3
               AND NOT entries.pending
             ORDER BY entries.sequence DESC LIMIT 1
-        ) AS last
+        ) AS last ON true
+        CROSS JOIN LATERAL (SELECT accounts.type IN ('asset', 'expense') AS grows_by_debits) AS normal
+        -- Its last entry up to then may be archived: then the first one after it says what was before.
+        LEFT JOIN LATERAL (
+            SELECT entries.balance_after_minor
+                   - CASE WHEN (entries.side = 'debit') = normal.grows_by_debits THEN entries.amount_minor
+                          ELSE -entries.amount_minor END AS balance_before_minor
+            FROM entries
+            WHERE last.balance_after_minor IS NULL AND entries.account_key = accounts.account_key
+              AND entries.sequence > $2 AND entries.create_time >= $3 AND NOT entries.pending
+            ORDER BY entries.sequence LIMIT 1
+        ) AS next ON true
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN normal.grows_by_debits THEN accounts.debits_minor - accounts.credits_minor
+                        ELSE accounts.credits_minor - accounts.debits_minor END AS balance_minor
+        ) AS current
+        WHERE accounts.account_key = ANY($1::bigint[])
         """,
         keys,
         cut.base_sequence,
         cut.base_time,
     )
-    base: dict[int, int] = {row["account_key"]: row["balance_after_minor"] for row in rows}
+    base: dict[int, int] = {row["account_key"]: row["balance_minor"] for row in rows}
     corrections = await _corrections(connection, keys, cut)
     balances = {}
     for account in accounts:
         correction = corrections.get(account.account_key, NO_SUMS)
         difference_minor = correction.debits_minor - correction.credits_minor
         grown_minor = difference_minor if account.type.normal_side is Side.DEBIT else -difference_minor
-        balances[account.account_key] = base.get(account.account_key, 0) + grown_minor
+        balances[account.account_key] = base[account.account_key] + grown_minor
     return balances
 
 
 async def find_sums(connection: Connection, journal: Journal, account_keys: Sequence[int], cut: Cut) -> dict[int, Sums]:
     """The sums of both sides of each account, by account key.
 
-    Reads the entries up to the position or those after it, whichever are fewer in the journal.
+    Reads the entries up to the position or those after it, whichever are fewer in the journal; those after it, when
+    some before it are archived.
     """
-    if cut.base_sequence * 2 > journal.last_sequence:
+    if cut.base_sequence * 2 > journal.last_sequence or await find_archived(connection, journal):
         rows = await connection.fetch(
             # One statement, so that the sums and the entries that are taken off them are of one moment.
             """

@@ -57,3 +57,11 @@ async def find_position(connection: Connection, journal: Journal, tree_size: int
         tree_size,
     )
     return Position(*row) if row else None
+
+
+async def find_archived(connection: Connection, journal: Journal) -> int:
+    """The last sequence before the entries that are kept here; 0 while none was archived."""
+    first: int | None = await connection.fetchval(
+        "SELECT sequence FROM entries WHERE journal_key = $1 ORDER BY sequence LIMIT 1", journal.journal_key
+    )
+    return journal.last_sequence if first is None else first - 1

@@ -12,6 +12,7 @@ from services.ledger.repository.balances import (
     find_sums,
 )
 from services.ledger.repository.journals import find_journal
+from services.ledger.use_cases.check_kept import check_kept
 from services.ledger.use_cases.get_account import account_not_found
 
 
@@ -21,7 +22,7 @@ async def get_balance(
     """The sums of an account and the balance they make, all of one moment.
 
     Raises:
-        Problem: RESOURCE_NOT_FOUND.
+        Problem: RESOURCE_NOT_FOUND; FIELD_INVALID, the moment is archived.
     """
     async with database.transaction(tenant_id) as connection:
         # Before the account: all that the journal shows is then in the account's sums too.
@@ -41,6 +42,7 @@ async def get_balance(
                 sequence,
             )
         cut = await cut_at(connection, journal, moment)
+        await check_kept(connection, journal, cut, moment.field)
         sums = (await find_sums(connection, journal, [account.account_key], cut)).get(account.account_key, NO_SUMS)
         held = await find_held_sums(connection, account.account_key, cut)
     return Balance(

@@ -15,6 +15,7 @@ from services.ledger.repository.balances import Cut, cut_of, find_balances
 from services.ledger.repository.journals import Journal, find_journal
 from services.ledger.repository.positions import Position, find_position, position_at
 from services.ledger.repository.statements import Place, cut_after, cut_before_all, list_statement, sum_statement
+from services.ledger.use_cases.check_kept import check_kept
 from services.ledger.use_cases.get_account import account_not_found
 from services.ledger.use_cases.places import micros_of, number_in, time_in
 
@@ -35,7 +36,7 @@ async def get_statement(
     All pages tell of what was booked when the first was read, whatever is booked meanwhile.
 
     Raises:
-        Problem: RESOURCE_NOT_FOUND; PAGE_TOKEN_INVALID.
+        Problem: RESOURCE_NOT_FOUND; PAGE_TOKEN_INVALID; FIELD_INVALID, the beginning is archived.
     """
     limit = pages.page_size(page_size)
     arguments = {
@@ -54,6 +55,7 @@ async def get_statement(
             raise account_not_found(book_name, account_name)
         known = await _known(connection, journal, booking_time, place)
         opening = await _opening(connection, journal, known, period)
+        await check_kept(connection, journal, opening, "start_time")
         closing = await cut_of(connection, journal, known, period.last_time)
         after = opening
         if place is not None:

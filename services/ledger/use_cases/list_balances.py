@@ -12,6 +12,7 @@ from services.ledger.model.reports import fitting_minor
 from services.ledger.repository.balances import NO_SUMS, cut_at, find_sums
 from services.ledger.repository.branches import Branch, BranchPlace, list_branches
 from services.ledger.repository.journals import Journal, find_journal
+from services.ledger.use_cases.check_kept import check_kept
 from services.ledger.use_cases.places import text_in
 
 
@@ -33,7 +34,8 @@ async def list_balances(
         depth: how many parts of the names to roll up to; 0 means each account by itself.
 
     Raises:
-        Problem: PAGE_TOKEN_INVALID; BALANCE_OVERFLOW, a sum does not fit in 64 bits.
+        Problem: PAGE_TOKEN_INVALID; BALANCE_OVERFLOW, a sum does not fit in 64 bits; FIELD_INVALID, the moment is
+            archived.
     """
     limit = pages.page_size(page_size)
     arguments: dict[str, str | int] = {
@@ -74,6 +76,7 @@ async def _balances_at(
 ) -> list[BranchBalance]:
     """The balances of the branches at a moment."""
     cut = await cut_at(connection, journal, moment)
+    await check_kept(connection, journal, cut, moment.field)
     account_keys = [account_key for branch in page for account_key in branch.account_keys]
     sums = await find_sums(connection, journal, account_keys, cut)
     balances = []

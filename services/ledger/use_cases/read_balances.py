@@ -15,6 +15,8 @@ from services.ledger.repository.balances import Cut, cut_at, cut_of, find_balanc
 from services.ledger.repository.books import find_book
 from services.ledger.repository.journals import Journal, find_journal
 from services.ledger.repository.positions import position_at
+from services.ledger.repository.statements import cut_before_all
+from services.ledger.use_cases.check_kept import check_kept
 from services.ledger.use_cases.get_book import book_not_found
 
 _ALL = 2**31 - 1
@@ -25,7 +27,7 @@ async def read_balances(database: Database, *, tenant_id: str, book_name: str, m
     """The balance of each account with entries, by name, all of one moment.
 
     Raises:
-        Problem: RESOURCE_NOT_FOUND.
+        Problem: RESOURCE_NOT_FOUND; FIELD_INVALID, the time is archived.
     """
     async with database.transaction(tenant_id) as connection:
         journal = await _find_journal(connection, tenant_id, book_name)
@@ -37,6 +39,7 @@ async def read_balances(database: Database, *, tenant_id: str, book_name: str, m
                 if account.debits_minor or account.credits_minor
             ]
         cut = await cut_at(connection, journal, moment)
+        await check_kept(connection, journal, cut, moment.field)
         return await _used_balances(connection, accounts, cut, None)
 
 
@@ -49,7 +52,7 @@ async def read_changes(
         booking_time: only what was booked by then; None means all there is.
 
     Raises:
-        Problem: RESOURCE_NOT_FOUND.
+        Problem: RESOURCE_NOT_FOUND; FIELD_INVALID, the time is archived.
     """
     async with database.transaction(tenant_id) as connection:
         journal = await _find_journal(connection, tenant_id, book_name)
@@ -61,8 +64,10 @@ async def read_changes(
         known = await position_at(connection, journal, booking_time)
         end = await cut_of(connection, journal, known, period.last_time)
         if period.last_time_before is None:
+            await check_kept(connection, journal, cut_before_all(known), "start_time")
             return await _used_balances(connection, accounts, end, None)
         start = await cut_of(connection, journal, known, period.last_time_before)
+        await check_kept(connection, journal, start, "start_time")
         grown = await _used_balances(connection, accounts, end, start)
         before = await find_balances(connection, [balance.account for balance in grown], start)
     return [
@@ -82,6 +87,9 @@ async def _used_balances(
 ) -> list[AccountBalance]:
     """The balances at a cut of the accounts with an entry that counts then, and did not yet count at `since`."""
     used = await find_used(connection, [account.account_key for account in accounts], cut, since)
-    of_interest = [account for account in accounts if account.account_key in used]
-    balances = await find_balances(connection, of_interest, cut)
-    return [AccountBalance(account, balances[account.account_key]) for account in of_interest]
+    balances = await find_balances(connection, accounts, cut)
+    found = [AccountBalance(account, balances[account.account_key]) for account in accounts]
+    # What is left of archived entries is a balance.
+    return [
+        balance for balance in found if balance.account.account_key in used or (since is None and balance.balance_minor)
+    ]
