@@ -59,8 +59,10 @@ async def account_names(book: Book, **filters: Any) -> list[str]:
     return [account.account_name for account in answer.accounts]
 
 
-async def published(infrastructure: Infrastructure, book: Book, resource: str, last_type: str) -> list[dict[str, Any]]:
-    """Events of a tenant's resources of one kind, up to the first of `last_type`."""
+async def published(
+    infrastructure: Infrastructure, book: Book, resource: str, last_type: str, count: int = 1
+) -> list[dict[str, Any]]:
+    """Events of a tenant's resources of one kind, up to the `count`th of `last_type`."""
     connection = await nats.connect(infrastructure.nats.url)
     try:
         async with asyncio.timeout(_EVENTS_SECONDS):
@@ -69,7 +71,7 @@ async def published(infrastructure: Infrastructure, book: Book, resource: str, l
             subject = f"kente.{book.tenant_id}.ledger.{resource}.*"
             subscription = await jetstream.subscribe(subject, stream=STREAM, ordered_consumer=True)
             events: list[dict[str, Any]] = []
-            while not events or events[-1]["type"] != last_type:
+            while [event["type"] for event in events].count(last_type) < count:
                 events.append(json.loads((await subscription.next_msg(timeout=_EVENTS_SECONDS)).data))
             return events
     finally:
