@@ -19,10 +19,10 @@ from services.ledger.repository.journals import Journal
 
 _FIND_KNOWN = """
     SELECT transaction_id, request, answer, NULL::bytea AS status FROM transactions
-    WHERE tenant_id = $1 AND transaction_id = ANY($2)
+    WHERE tenant_id = $1 AND transaction_id = ANY($2::text::text[])
     UNION ALL
     SELECT transaction_id, request, NULL, status FROM refusals
-    WHERE tenant_id = $1 AND transaction_id = ANY($2)
+    WHERE tenant_id = $1 AND transaction_id = ANY($2::text::text[])
 """
 _MOVE_ACCOUNTS = """
     UPDATE accounts
@@ -117,7 +117,7 @@ class Head:
 
 async def find_known(connection: Connection, tenant_id: str, transaction_ids: Collection[str]) -> dict[str, Outcome]:
     """How those of the postings ended that were asked for before."""
-    rows = await connection.fetch(_FIND_KNOWN, tenant_id, list(transaction_ids))
+    rows = await connection.fetch(_FIND_KNOWN, tenant_id, _literal(transaction_ids))
     return {row["transaction_id"]: Outcome(row["request"] or b"", row["answer"], row["status"]) for row in rows}
 
 
