@@ -17,12 +17,13 @@ from services.ledger.model.postings import HoldState, Kind
 from services.ledger.model.running import Movement
 from services.ledger.repository.journals import Journal
 
+# The text is made an array once, and not for each row that is looked at.
 _FIND_KNOWN = """
     SELECT transaction_id, request, answer, NULL::bytea AS status FROM transactions
-    WHERE tenant_id = $1 AND transaction_id = ANY($2::text::text[])
+    WHERE tenant_id = $1 AND transaction_id = ANY((SELECT $2::text::text[])::text[])
     UNION ALL
     SELECT transaction_id, request, NULL, status FROM refusals
-    WHERE tenant_id = $1 AND transaction_id = ANY($2::text::text[])
+    WHERE tenant_id = $1 AND transaction_id = ANY((SELECT $2::text::text[])::text[])
 """
 _MOVE_ACCOUNTS = """
     UPDATE accounts
