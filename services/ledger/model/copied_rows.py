@@ -34,6 +34,8 @@ _ENTRY_AMOUNT = struct.Struct(">i?iqi")
 # balance_after_minor, and the length of effective_time.
 _ENTRY_BALANCE = struct.Struct(">iqi")
 _DEBIT_BYTES = len(b"debit")
+# What the class itself does, at half the price: there are millions of rows.
+_new = tuple.__new__
 
 
 class CopiedTransaction(NamedTuple):
@@ -111,16 +113,19 @@ def copied_transactions(tenant_id: str, copy: bytes) -> Iterator[CopiedTransacti
                 _metadata(copy[metadata_start + 4 : hash_start]),
             )
         )
-        yield CopiedTransaction(
-            leaf_index,
-            first_sequence,
-            create_time,
-            entry_count,
-            copy[id_start + 4 : kind_start],
-            copy[kind_start + 4 : description_start],
-            copy[effective_start:expire_start],
-            copy[hash_start + 4 : position],
-            record_head,
+        yield _new(
+            CopiedTransaction,
+            (
+                leaf_index,
+                first_sequence,
+                create_time,
+                entry_count,
+                copy[id_start + 4 : kind_start],
+                copy[kind_start + 4 : description_start],
+                copy[effective_start:expire_start],
+                copy[hash_start + 4 : position],
+                record_head,
+            ),
         )
 
 
@@ -141,19 +146,22 @@ def copied_entries(copy: bytes) -> Iterator[CopiedEntry]:
         _, balance_after_minor, effective_bytes = _ENTRY_BALANCE.unpack_from(copy, balance_start)
         part_end = balance_start + _ENTRY_BALANCE.size - 4
         position = part_end + 4 + max(0, effective_bytes)
-        yield CopiedEntry(
-            sequence,
-            leaf_index,
-            account_key,
-            has_debit_side,
-            create_time + _EPOCH_MICROSECONDS,
-            copy[part_start + 4 : side_start],
-            pending,
-            amount_minor if side_bytes == _DEBIT_BYTES else -amount_minor,
-            copy[currency_start:balance_start],
-            balance_after_minor,
-            copy[part_end:position],
-            copy[part_start:part_end],
+        yield _new(
+            CopiedEntry,
+            (
+                sequence,
+                leaf_index,
+                account_key,
+                has_debit_side,
+                create_time + _EPOCH_MICROSECONDS,
+                copy[part_start + 4 : side_start],
+                pending,
+                amount_minor if side_bytes == _DEBIT_BYTES else -amount_minor,
+                copy[currency_start:balance_start],
+                balance_after_minor,
+                copy[part_end:position],
+                copy[part_start:part_end],
+            ),
         )
 
 
