@@ -82,10 +82,10 @@ The same question then opens two:
 
 Afterwards, balances now, and as of any time since, are what they were: an account without an entry left before a time
 has the balance that its next entry began with, or that it has today. Moments before the end of the detached month are
-refused with FIELD_INVALID and not answered from what is left. Lists of entries begin with what is left, and
-transactions of the month are shown without their entries, so they can't be reversed: detach what can't be reversed
-any more by the rules of the house, and after `kente ledger export`. A detached table is a table of its own, with all
-its rows: it can be dumped, moved, and attached again.
+refused with FIELD_INVALID and not answered from what is left. Lists of entries begin with
+what is left, and transactions of the month are shown without their entries. [ledger-size.md](ledger-size.md) says what
+to look at before, and what stays. A detached table is a table of its own, with all its rows: it can be dumped, moved,
+and attached again.
 """
 
 QUESTIONS_PROSE = {
