@@ -79,8 +79,9 @@ BEGIN
     IF to_regclass(partition) IS NOT NULL THEN
         RETURN;
     END IF;
-    -- Of several processes that find it missing, one makes it.
-    PERFORM pg_advisory_xact_lock(hashtext('entries partitions'));
+    -- Of several processes that find it missing, one makes it. Attaching takes this lock anyway; after it, unlike after
+    -- an advisory one, the look below sees what another made meanwhile.
+    LOCK TABLE entries IN SHARE UPDATE EXCLUSIVE MODE;
     IF to_regclass(partition) IS NOT NULL THEN
         RETURN;
     END IF;
