@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 _HEADER_BYTES = 19
 _SIGNATURE = b"PGCOPY\n\xff\r\n\x00"
+# In place of another row's number of columns.
+_TRAILER = b"\xff\xff"
 _NULL = -1
 _TIME_BYTES = 8
 # PostgreSQL counts from 2000-01-01, records from 1970-01-01.
@@ -25,7 +27,6 @@ _pack_length = struct.Struct(">I").pack
 _pack_integer = struct.Struct(">Iq").pack
 _FORM = _pack_length(22) + b"kente-ledger-record-v1"
 _FIELD_LENGTH = struct.Struct(">i").unpack_from
-_FIELD_COUNT = struct.Struct(">h").unpack_from
 # Number of columns, then length and value of each column that always has the same length.
 _TRANSACTION = struct.Struct(">hiqiqiqii")
 _ENTRY = struct.Struct(">hiqiqiqi?iq")
@@ -85,8 +86,8 @@ def copied_transactions(tenant_id: str, copy: bytes) -> Iterator[CopiedTransacti
     """The rows of a copy of transactions of a tenant, as repository/copies.py asks for them."""
     tenant = tenant_id.encode()
     prefix = _FORM + _pack_length(len(tenant)) + tenant
-    position = _start(copy)
-    while _FIELD_COUNT(copy, position)[0] != _NULL:
+    position, end = _bounds(copy)
+    while position < end:
         _, _, leaf_index, _, first_sequence, _, create_time, _, entry_count = _TRANSACTION.unpack_from(copy, position)
         create_time += _EPOCH_MICROSECONDS
         book_start = position + _TRANSACTION.size
@@ -131,8 +132,8 @@ def copied_transactions(tenant_id: str, copy: bytes) -> Iterator[CopiedTransacti
 
 def copied_entries(copy: bytes) -> Iterator[CopiedEntry]:
     """The rows of a copy of entries, as repository/copies.py asks for them."""
-    position = _start(copy)
-    while _FIELD_COUNT(copy, position)[0] != _NULL:
+    position, end = _bounds(copy)
+    while position < end:
         (_, _, sequence, _, leaf_index, _, account_key, _, has_debit_side, _, create_time) = _ENTRY.unpack_from(
             copy, position
         )
@@ -172,10 +173,11 @@ def record_of(transaction: CopiedTransaction, entries: list[CopiedEntry]) -> byt
     )
 
 
-def _start(copy: bytes) -> int:
-    if not copy.startswith(_SIGNATURE):
+def _bounds(copy: bytes) -> tuple[int, int]:
+    """Where the first row starts, and where the last one ends."""
+    if not copy.startswith(_SIGNATURE) or not copy.endswith(_TRAILER):
         raise ValueError("this is no binary copy")
-    return _HEADER_BYTES
+    return _HEADER_BYTES, len(copy) - len(_TRAILER)
 
 
 def _time(copy: bytes, start: int) -> bytes:

@@ -7,6 +7,7 @@ ends: so it ends with the process that asks, however that ends.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import struct
 import sys
@@ -70,6 +71,8 @@ def main() -> None:
     """Checks parts until there are none left."""
     with suppress(OSError):
         os.nice(_NICENESS)
+    # Rows refer to nothing in circles, and there are so many that to look for circles takes time.
+    gc.disable()
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while len(header := source.read(_LENGTH.size)) == _LENGTH.size:
         report = check_part(Part.from_bytes(source.read(*_LENGTH.unpack(header)))).to_bytes()
