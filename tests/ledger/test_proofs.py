@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import MessageToJson
 from kente.ledger.v1 import ledger_pb2, proof_pb2
 from kente.ledger.v1 import proof_service_pb2 as pb2
 
+import kente_verify
+from mesh.cli.ledger_bundle import export_bundle
 from mesh.errors import Reason
 from mesh.ids import new_id
 from mesh.tokens import create_private_key
@@ -129,6 +133,22 @@ async def test_an_export_begins_with_its_checkpoint(auditor: Auditor, book: Book
     assert [record for part in parts for record in part.records] == await auditor.records()
 
 
+async def test_bundle_and_proof_of_a_real_book_are_proved_offline(auditor: Auditor, book: Book, tmp_path: Path) -> None:
+    booked = await fill(book)
+    first = await auditor.checkpoint(1)
+    files = {name: tmp_path / name for name in ("bundle", "proof", "keys", "kept")}
+    with files["bundle"].open("wb") as file:
+        await export_bundle(auditor.stub, file, lambda *_: None)
+    proof = await auditor.inclusion(booked[-1].transaction_id)
+    files["proof"].write_text(MessageToJson(pb2.GetInclusionProofResponse(proof=proof)))
+    files["keys"].write_text("\n".join(await auditor.keys()))
+    files["kept"].write_text(first.note)
+    keys = ["--keys", str(files["keys"])]
+
+    assert kente_verify.main([str(files["bundle"]), *keys, "--kept-note", str(files["kept"])]) == 0
+    assert kente_verify.main([str(files["proof"]), *keys]) == 0
+
+
 async def test_a_checkpoint_of_each_batch_is_kept(auditor: Auditor, open_book: Book) -> None:
     await open_book.post(debit(BANK, 1), credit(PAYER, 1))
     first = await auditor.checkpoint()
@@ -211,7 +231,7 @@ async def test_keys_are_paged_and_page_tokens_checked(auditor: Auditor) -> None:
 
 
 async def test_a_new_key_signs_on_and_the_old_one_stays_published(
-    ledger: TestMesh, auditor: Auditor, open_book: Book, tmp_path: Any
+    ledger: TestMesh, auditor: Auditor, open_book: Book, tmp_path: Path
 ) -> None:
     await open_book.post(debit(BANK, 1), credit(PAYER, 1))
     before, old_keys = await auditor.checkpoint(), await auditor.keys()
@@ -236,7 +256,7 @@ async def test_a_new_key_signs_on_and_the_old_one_stays_published(
 
 
 @pytest.mark.parametrize("name", ["missing.jwk", ""])
-async def test_a_service_without_its_key_says_so_in_one_line(ledger: TestMesh, tmp_path: Any, name: str) -> None:
+async def test_a_service_without_its_key_says_so_in_one_line(ledger: TestMesh, tmp_path: Path, name: str) -> None:
     await ledger.stop("ledger")
     with pytest.raises(SystemExit, match=r"^KENTE_LEDGER_CHECKPOINT_KEY_FILE: .*kente identities"):
         await ledger.start("ledger", checkpoint_key_file=tmp_path / name if name else None)
