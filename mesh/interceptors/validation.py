@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 
 import protovalidate
@@ -11,10 +12,18 @@ from protovalidate import Violation as RuleViolation
 from mesh.errors import Problem, Reason, Violation
 from mesh.interceptors.chain import Answer, Exchange, Proceed
 
+# From here on a request takes longer to check than a thread takes to be woken.
+_LARGE_BYTES = 16 * 1024
+
 
 async def validation(exchange: Exchange, proceed: Proceed) -> Answer:
     """Refuses a request that breaks a rule, naming every field that does."""
-    found = [_violation(violation) for violation in protovalidate.collect_violations(exchange.request)]
+    if len(exchange.sent) > _LARGE_BYTES:
+        # The library lets go of the interpreter meanwhile, so other calls go on, on another processor if there is one.
+        violations = await asyncio.to_thread(protovalidate.collect_violations, exchange.request)
+    else:
+        violations = protovalidate.collect_violations(exchange.request)
+    found = [_violation(violation) for violation in violations]
     # A string that holds one comes with a zero byte. Most requests hold none at all.
     if b"\0" in exchange.sent:
         found.extend(_nul_characters(exchange.request))

@@ -140,6 +140,23 @@ async def test_a_request_with_a_thousand_faults_is_refused_for_them(stub: Ledger
     assert problem.violations[0].field == "request_id"
 
 
+async def test_a_nul_character_is_found_wherever_it_is(stub: LedgerClient) -> None:
+    request = CreateTransactionRequest(
+        request_id="6f1a1c1e-0000-7000-8000-000000000001",
+        transaction_id="txn_01jd3x0r8v5m1q9z2k7c4b6t8n",
+        description="a\0b",
+        metadata={"order": "1\0"},
+        legs=[
+            ledger_pb2.Leg(account_name="assets:bank", side=side, amount=Money(amount_minor=5, currency="GHS"))
+            for side in (ledger_pb2.SIDE_DEBIT, ledger_pb2.SIDE_CREDIT)
+        ],
+    )
+
+    problem = await refused(stub.CreateTransaction(request))
+
+    assert [violation.field for violation in problem.violations] == ["description", "metadata"]
+
+
 async def test_a_violation_found_by_the_handler_reaches_the_caller(probe: Probe, stub: LedgerClient) -> None:
     async def refuse(_run: int) -> None:
         raise Problem(Reason.FIELD_INVALID, violations=[Violation("currency", "is not in use here: take GHS")])
