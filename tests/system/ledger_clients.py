@@ -78,6 +78,9 @@ class Clients:
 
     async def _act(self, chance: Random) -> None:
         for _ in range(ASKS_EACH):
+            if self.faults:
+                # It does not answer any more; what there is to know is known.
+                return
             asks = self._wanted(chance)
             self.counts["postings"] += len(asks)
             if chance.randrange(8) == 0:

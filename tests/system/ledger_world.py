@@ -25,7 +25,8 @@ _FULL_DISK = """
     BEGIN
         RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
     END $$;
-    CREATE OR REPLACE TRIGGER full_disk BEFORE INSERT ON ledger.outbox FOR EACH STATEMENT EXECUTE FUNCTION ledger.fill_disk();
+    CREATE OR REPLACE TRIGGER full_disk BEFORE INSERT ON ledger.outbox
+        FOR EACH STATEMENT EXECUTE FUNCTION ledger.fill_disk();
 """
 _EMPTY_DISK = """
     DROP TRIGGER IF EXISTS full_disk ON ledger.outbox;
@@ -131,9 +132,8 @@ class LedgerWorld:
     async def mend(self) -> None:
         """Ends all faults that last."""
         self.proxy.set(None)
+        await self.proxy.wait_sprung()
         self.set_clock(0)
-        if not accepts(self.infrastructure.postgres.port):
-            await self.infrastructure.postgres.start_async()
         await self._run_sql(_EMPTY_DISK)
         await self.wait_ready()
 

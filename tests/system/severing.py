@@ -38,6 +38,7 @@ class SeveringProxy:
         self.port = port
         self._postgres_port = postgres_port
         self._trap: Trap | None = None
+        self._springing: set[asyncio.Task[None]] = set()
         self._connections: set[_Connection] = set()
 
     async def start(self) -> None:
@@ -53,10 +54,21 @@ class SeveringProxy:
         """Sets a trap, or takes it away."""
         self._trap = trap
 
-    @property
-    def is_armed(self) -> bool:
-        """Whether a trap waits."""
-        return self._trap is not None
+    def spring(self, trap: Trap) -> asyncio.Task[None]:
+        """Lets a trap do what it does."""
+
+        async def spring_and_cut() -> None:
+            await trap.spring()
+            self.cut()
+
+        task = asyncio.create_task(spring_and_cut())
+        self._springing.add(task)
+        return task
+
+    async def wait_sprung(self) -> None:
+        """Waits until all traps did what they do."""
+        await asyncio.gather(*self._springing)
+        self._springing.clear()
 
     def cut(self) -> None:
         """Cuts all connections at once."""
@@ -137,8 +149,8 @@ class _Connection:
                     if trap.forwards:
                         self._server_writer.write(message)
                         await self._server_writer.drain()
-                    await trap.spring()
-                    self._proxy.cut()
+                    # This connection may break by it, and it must be done all the same.
+                    await asyncio.shield(self._proxy.spring(trap))
                     return
                 self._server_writer.write(message)
                 await self._server_writer.drain()
