@@ -30,13 +30,14 @@ from services.ledger.model.postings import Kind
 from services.ledger.model.reading import EntryFilter, Moment, Period, TransactionFilter
 from services.ledger.repository import balances, branches, entries, positions, statements, transactions
 from services.ledger.repository.accounts import find_account, list_accounts
-from services.ledger.repository.journals import find_journal
+from services.ledger.repository.journals import Journal, find_journal
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "ledger-queries.md"
 PASSWORD = "bench-only"  # noqa: S105 - of a server that lives as long as this script
 LIMIT = 50
 AUGUST = datetime(2026, 8, 15, tzinfo=UTC)
 OCTOBER = datetime(2026, 10, 20, tzinfo=UTC)
+FIRST_PLACE = entries.EntryPlace()
 LATER_PLACE = entries.EntryPlace(300_001, 150_000, OCTOBER)
 _TENANT_FILTER = re.compile(
     r"\(\(tenant_id = current_setting\('kente.tenant'::text, true\)\) OR "
@@ -144,19 +145,48 @@ Ask = Callable[[Connection], Awaitable[object]]
 async def questions_of(connection: Connection) -> list[tuple[str, Ask]]:
     """What the service is asked, by the title under which the page tells of it."""
     journal = await find_journal(connection, TENANT_ID)
+    if journal is None:
+        raise SystemExit("the book that was made is not there")
+    return [*await _balance_questions(connection, journal), *_list_questions(journal), *_other_questions(journal)]
+
+
+async def _balance_questions(connection: Connection, journal: Journal) -> list[tuple[str, Ask]]:
     hot = await find_account(connection, TENANT_ID, "main", HOT_ACCOUNT)
     customer = await find_account(connection, TENANT_ID, "main", CUSTOMER)
-    if journal is None or hot is None or customer is None:
-        raise SystemExit("the book that was made is not there")
+    if hot is None or customer is None:
+        raise SystemExit("the accounts that were made are not there")
     book = await list_accounts(connection, TENANT_ID, book_name="main", limit=10_000)
     keys = [account.account_key for account in book]
+    hot_key, customer_key = hot.account_key, customer.account_key
     booked = await balances.cut_at(connection, journal, Moment(booking_time=AUGUST))
     effective = await balances.cut_at(connection, journal, Moment(effective_time=AUGUST))
     known = positions.position_of(journal)
     end = await balances.cut_of(connection, journal, known, AUGUST + timedelta(days=30))
-    first = entries.EntryPlace()
+    return [
+        ("How far the journal had come by a time", lambda each: positions.position_at(each, journal, AUGUST)),
+        ("Balance by booking time, hot account", lambda each: balances.find_balances(each, [hot], booked)),
+        ("Balance by time of effect, hot account", lambda each: balances.find_balances(each, [hot], effective)),
+        ("Balances by time of effect, 2,001 accounts", lambda each: balances.find_balances(each, book, effective)),
+        ("Accounts with entries, 2,001 accounts", lambda each: balances.find_used(each, keys, effective)),
+        ("Sums of both sides, hot account", lambda each: balances.find_sums(each, journal, [hot_key], booked)),
+        (
+            "Sums of both sides, one of the others",
+            lambda each: balances.find_sums(each, journal, [customer_key], booked),
+        ),
+        ("What was held, hot account", lambda each: balances.find_held_sums(each, hot_key, booked)),
+        (
+            "Statement, a page, hot account",
+            lambda each: statements.list_statement(each, hot_key, after=effective, until=end, limit=LIMIT),
+        ),
+        (
+            "Statement, sums of 30 days, hot account",
+            lambda each: statements.sum_statement(each, hot_key, after=effective, until=end),
+        ),
+    ]
 
-    def list_entries(after: entries.EntryPlace = first, **wanted: Any) -> Ask:  # noqa: ANN401 - fields of the filter
+
+def _list_questions(journal: Journal) -> list[tuple[str, Ask]]:
+    def list_entries(after: entries.EntryPlace = FIRST_PLACE, **wanted: Any) -> Ask:  # noqa: ANN401 - of the filter
         return lambda each: entries.list_entries(each, journal, EntryFilter("main", **wanted), after=after, limit=LIMIT)
 
     def list_transactions(**wanted: Any) -> Ask:  # noqa: ANN401 - fields of the filter
@@ -164,29 +194,8 @@ async def questions_of(connection: Connection) -> list[tuple[str, Ask]]:
             each, journal, TransactionFilter("main", **wanted), after_leaf_index=-1, limit=LIMIT
         )
 
-    ids = [f"txn_{number:026}" for number in range(100_000, 100_050)]
-    top = branches.BranchPlace()
     day = Period(AUGUST, AUGUST + timedelta(days=1))
     return [
-        ("How far the journal had come by a time", lambda each: positions.position_at(each, journal, AUGUST)),
-        ("Balance by booking time, hot account", lambda each: balances.find_balances(each, [hot], booked)),
-        ("Balance by time of effect, hot account", lambda each: balances.find_balances(each, [hot], effective)),
-        ("Balances by time of effect, 2,001 accounts", lambda each: balances.find_balances(each, book, effective)),
-        ("Accounts with entries, 2,001 accounts", lambda each: balances.find_used(each, keys, effective)),
-        ("Sums of both sides, hot account", lambda each: balances.find_sums(each, journal, [hot.account_key], booked)),
-        (
-            "Sums of both sides, one of the others",
-            lambda each: balances.find_sums(each, journal, [customer.account_key], booked),
-        ),
-        ("What was held, hot account", lambda each: balances.find_held_sums(each, hot.account_key, booked)),
-        (
-            "Statement, a page, hot account",
-            lambda each: statements.list_statement(each, hot.account_key, after=effective, until=end, limit=LIMIT),
-        ),
-        (
-            "Statement, sums of 30 days, hot account",
-            lambda each: statements.sum_statement(each, hot.account_key, after=effective, until=end),
-        ),
         ("Entries, the first page", list_entries()),
         ("Entries of a day", list_entries(booked=day)),
         ("Entries of one account", list_entries(account_name=CUSTOMER)),
@@ -202,23 +211,25 @@ async def questions_of(connection: Connection) -> list[tuple[str, Ask]]:
         ("Transactions of a source", list_transactions(source_id=BUSY_SOURCE)),
         ("Transactions of a rare kind", list_transactions(kind=Kind.REVERSAL)),
         ("Transactions by metadata", list_transactions(metadata={"order": "150023"})),
+    ]
+
+
+def _other_questions(journal: Journal) -> list[tuple[str, Ask]]:
+    ids = [f"txn_{number:026}" for number in range(100_000, 100_050)]
+
+    def list_branches(branch: str, depth: int) -> Ask:
+        return lambda each: branches.list_branches(
+            each, TENANT_ID, book_name="main", branch=branch, depth=depth, after=branches.BranchPlace(), limit=LIMIT
+        )
+
+    return [
         ("50 transactions by id", lambda each: transactions.find_transactions(each, TENANT_ID, ids)),
         (
             "The next 100 transactions of the stream",
             lambda each: transactions.list_journal(each, journal, from_leaf_index=150_000, limit=100),
         ),
-        (
-            "Balances now, rolled up",
-            lambda each: branches.list_branches(
-                each, TENANT_ID, book_name="main", branch="", depth=2, after=top, limit=LIMIT
-            ),
-        ),
-        (
-            "Balances now, a page of accounts",
-            lambda each: branches.list_branches(
-                each, TENANT_ID, book_name="main", branch="liabilities", depth=0, after=top, limit=LIMIT
-            ),
-        ),
+        ("Balances now, rolled up", list_branches("", 2)),
+        ("Balances now, a page of accounts", list_branches("liabilities", 0)),
     ]
 
 
