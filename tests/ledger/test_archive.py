@@ -12,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from kente.ledger.v1 import ledger_service_pb2 as pb2
 
 from mesh.errors import Reason
-from tests.ledger.book import BANK, FEES, PAYER, Book, credit, debit, refusal
+from mesh.ids import new_id
+from tests.ledger.book import BANK, FEES, PAYER, Book, credit, debit, new_request_id, refusal
 from tests.ledger.clock import SettableClock
 from tests.ledger.teller import timestamp
 
@@ -93,3 +94,24 @@ async def test_who_asks_for_the_time_before_is_told_that_it_is_archived(
 
     assert problem.reason is Reason.FIELD_INVALID
     assert [violation.field for violation in problem.violations] == [field]
+
+
+async def test_what_is_archived_is_not_reversed_by_halves(
+    timed_book: Book, clock: SettableClock, admin: asyncpg.Connection
+) -> None:
+    await timed_book.open(BANK, PAYER)
+    clock.now = MAY
+    old = await timed_book.post(debit(BANK, 100), credit(PAYER, 100))
+    clock.now = JUNE
+    await admin.execute("ALTER TABLE entries DETACH PARTITION entries_2041_05")
+    reversal = pb2.ReverseTransactionRequest(
+        request_id=new_request_id(), transaction_id=new_id("txn"), reversed_transaction_id=old.transaction_id
+    )
+
+    problem = await refusal(timed_book.stub.ReverseTransaction(reversal))
+    await admin.execute(
+        "ALTER TABLE entries ATTACH PARTITION entries_2041_05 FOR VALUES FROM ('2041-05-01 UTC') TO ('2041-06-01 UTC')"
+    )
+
+    assert (problem.reason, "archived" in problem.detail) == (Reason.RESOURCE_NOT_FOUND, True)
+    assert await timed_book.balance(BANK) == (100, 100, 0)

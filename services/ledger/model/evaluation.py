@@ -17,6 +17,7 @@ from mesh.ids import new_id
 from services.ledger.model.accounts import Account, Side
 from services.ledger.model.legs import check_balanced, check_held, legs_of
 from services.ledger.model.postings import Entry, HoldState, Kind, Leg, Posting, Transaction
+from services.ledger.model.related import Related
 from services.ledger.model.running import (
     BalanceAfter,
     Movement,
@@ -30,30 +31,6 @@ from services.ledger.model.running import (
 )
 
 _REVERSIBLE = {Kind.POSTING, Kind.HOLD_POSTING}
-
-
-@dataclass(slots=True)
-class Related:
-    """A transaction that a later one may end or reverse, and what became of it.
-
-    Attributes:
-        hold_state: of a hold.
-        ended_by: id of the transaction that ended the hold.
-        reversed_by: by sequence of the entry, the id of the transaction that reversed it.
-    """
-
-    transaction: Transaction
-    hold_state: HoldState | None
-    ended_by: str
-    reversed_by: dict[int, str]
-
-    def save(self) -> tuple[HoldState | None, str, dict[int, str]]:
-        """What `restore` needs to undo all that comes."""
-        return self.hold_state, self.ended_by, self.reversed_by
-
-    def restore(self, saved: tuple[HoldState | None, str, dict[int, str]]) -> None:
-        """Undoes everything since `save`."""
-        self.hold_state, self.ended_by, self.reversed_by = saved
 
 
 @dataclass(slots=True)
@@ -241,6 +218,12 @@ class Evaluation:
             raise Problem(
                 Reason.RESOURCE_NOT_FOUND,
                 f"transaction {posting.related_id} does not exist",
+                transaction_id=posting.related_id,
+            )
+        if related.is_archived:
+            raise Problem(
+                Reason.RESOURCE_NOT_FOUND,
+                f"the entries of transaction {posting.related_id} are archived: attach their month to the table again",
                 transaction_id=posting.related_id,
             )
         return related

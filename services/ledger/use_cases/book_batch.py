@@ -12,23 +12,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import structlog
 from google.rpc import status_pb2
 
 from mesh import outbox
 from mesh.database import Connection, after_commit
 from mesh.errors import Problem, Reason
 from mesh.interceptors.audit import AuditRow, write_rows
-from services.ledger.model.evaluation import Booked, Evaluation, Related
+from services.ledger.model.evaluation import Booked, Evaluation
 from services.ledger.model.merkle import Growth, Tree, leaf_hash
 from services.ledger.model.postings import HoldState, Kind, Posting
 from services.ledger.model.proofs import Checkpoint, InclusionProof
 from services.ledger.model.records import encode_record
+from services.ledger.model.related import Related
 from services.ledger.repository import batches
 from services.ledger.repository.accounts import find_accounts
 from services.ledger.repository.journals import Journal, later, lock_journal
 from services.ledger.repository.transactions import find_transactions
 from services.ledger.use_cases.announcing import Traced, booked_events, expired_events, transfers_event
 from services.ledger.use_cases.work import BatchTools, Result, Work
+
+log = structlog.get_logger()
 
 _ENDS = {Kind.HOLD_POSTING: HoldState.POSTED, Kind.HOLD_VOID: HoldState.VOIDED, Kind.HOLD_EXPIRY: HoldState.EXPIRED}
 # Others on the event loop get a turn after so many postings.
@@ -118,7 +122,12 @@ class _Batch:
             now=self._now,
             latest_time=self._now + self._tools.effective_skew,
         )
-        self._expired = [self._evaluation.expire(hold_id) for hold_id in due_holds]
+        for hold_id in due_holds:
+            if related[hold_id].is_archived:
+                # What it holds is not known here, so it can't be released.
+                log.error("hold_is_archived", transaction_id=hold_id)
+            else:
+                self._expired.append(self._evaluation.expire(hold_id))
 
     async def _read_related(self, connection: Connection, ids: set[str]) -> dict[str, Related]:
         found = await find_transactions(connection, self._journal.tenant_id, list(ids))
