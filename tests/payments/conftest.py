@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.payments.till import Till, World
 
 LIMITS = {"write_rate_per_second": 100_000, "read_rate_per_second": 100_000}
 # Everything that takes seconds in earnest takes tenths of seconds here.
-SHORT_TIMES = {
+SHORT_TIMES: dict[str, Any] = {
     "send_timeout_seconds": 2.0,
     "not_found_wait_seconds": 0.5,
     "send_window_seconds": 20.0,
