@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import struct
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -26,18 +27,12 @@ class VerifyProcesses:
     """Processes that check parts side by side."""
 
     def __init__(self) -> None:
-        self._idle: asyncio.Queue[asyncio.subprocess.Process] = asyncio.Queue()
+        self._idle: asyncio.Queue[subprocess.Popen[bytes]] = asyncio.Queue()
 
     async def check(self, part: Part) -> PartReport:
         """Checks a part in whichever process is free."""
         process = await self._idle.get()
-        if process.stdin is None or process.stdout is None:
-            raise RuntimeError("a process without pipes can check nothing")
-        data = part.to_bytes()
-        process.stdin.writelines((_LENGTH.pack(len(data)), data))
-        await process.stdin.drain()
-        (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-        report = PartReport.from_bytes(await process.stdout.readexactly(length))
+        report = await asyncio.to_thread(_exchange, process, part)
         self._idle.put_nowait(process)
         return report
 
@@ -46,25 +41,54 @@ class VerifyProcesses:
     async def running(cls, count: int) -> AsyncIterator[VerifyProcesses]:
         """Runs so many processes until the end of the block."""
         pool = cls()
-        started: list[asyncio.subprocess.Process] = []
+        started: list[subprocess.Popen[bytes]] = []
         try:
             for _ in range(count):
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", "services.ledger.use_cases.verify_worker"),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    # Addresses and secrets of the mesh are none of its business.
-                    env={name: value for name, value in os.environ.items() if not name.startswith("KENTE_")},
-                )
+                process = await asyncio.to_thread(_start)
                 started.append(process)
                 pool._idle.put_nowait(process)
             yield pool
         finally:
             for process in started:
-                with suppress(ProcessLookupError):
-                    process.kill()
+                process.kill()
             for process in started:
-                await process.wait()
+                await asyncio.to_thread(process.wait)
+
+
+def _start() -> subprocess.Popen[bytes]:
+    """Starts a process.
+
+    Not by the event loop, which forks: what gRPC does in a forked child can end it before it is a process of its own.
+    This begins one without a fork that gRPC hears of.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "services.ledger.use_cases.verify_worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Addresses and secrets of the mesh are none of its business.
+        env={name: value for name, value in os.environ.items() if not name.startswith("KENTE_")},
+    )
+
+
+def _exchange(process: subprocess.Popen[bytes], part: Part) -> PartReport:
+    """Gives a part to a process and waits for its report.
+
+    Raises:
+        RuntimeError: the process ended.
+    """
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("a process without pipes can check nothing")
+    data = part.to_bytes()
+    try:
+        process.stdin.write(_LENGTH.pack(len(data)))
+        process.stdin.write(data)
+        process.stdin.flush()
+        header = process.stdout.read(_LENGTH.size)
+        if len(header) < _LENGTH.size:
+            raise BrokenPipeError  # noqa: TRY301 - both ends of the pipe tell the same
+        return PartReport.from_bytes(process.stdout.read(*_LENGTH.unpack(header)))
+    except BrokenPipeError:
+        raise RuntimeError(f"a process that checks books ended with status {process.poll()}") from None
 
 
 def main() -> None:
