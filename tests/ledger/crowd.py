@@ -238,9 +238,8 @@ def claims_of(sent: Sent) -> list[Claim]:
         of_group, results = results[: len(group)], results[len(group) :]
         leaves = tuple(result.leaf_index if not result.reason else -1 for result in of_group)
         assert len({leaf < 0 for leaf in leaves}) == 1, f"a group was booked in part: {of_group}"
-        claims.append(
-            Claim(tuple(group), sent.called, sent.returned, leaves, _results_fit(group, of_group), sent.latest)
-        )
+        fits = _results_fit(group, of_group)
+        claims.append(Claim(tuple(group), sent.called, sent.returned, leaves, fits, sent.latest, str(of_group)))
     booked = [leaf for claim in claims for leaf in claim.leaves if leaf >= 0]
     assert booked == sorted(booked), f"booked in another order than asked for: {booked}"
     return claims
@@ -277,7 +276,7 @@ def _single_claim(sent: Sent) -> Claim:
         ) == teller.balance_messages(oracle, outcome)
 
     leaf = -1 if problem is not None else message.transaction.leaf_index
-    return Claim(sent.asks, sent.called, sent.returned, (leaf,), fits, sent.latest)
+    return Claim(sent.asks, sent.called, sent.returned, (leaf,), fits, sent.latest, str(sent.told))
 
 
 def booked_of(message: ledger_pb2.Transaction) -> Booked:

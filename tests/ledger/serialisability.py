@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 
 from tests.ledger.oracle import Oracle, Outcome
@@ -30,6 +30,7 @@ class Claim:
         leaves: of each ask, its leaf index; -1 when it was refused.
         fits: whether outcomes are what the callers were told; the oracle is as it is right after them.
         latest: no clock said more when it was decided.
+        told: the answer for people.
     """
 
     asks: tuple[Ask, ...]
@@ -38,6 +39,7 @@ class Claim:
     leaves: tuple[int, ...]
     fits: Callable[[Oracle, Sequence[Outcome]], bool]
     latest: datetime
+    told: str
 
     @property
     def is_refused(self) -> bool:
@@ -214,7 +216,7 @@ class Checker:
         ]
         for (claim, window), fitting in zip(refusals, places, strict=True):
             if not fitting:
-                self.faults.append(f"refused at no moment between call and return: {claim.asks} in {window}")
+                self.faults.append(f"at no moment in {window}, {claim.asks} was to be told: {claim.told}")
         if self.faults:
             return
         furthest = 0
@@ -246,7 +248,7 @@ class Checker:
 
     def _refusal_fits(self, claim: Claim, place: tuple[int, int]) -> bool:
         # When it was decided is not told: at the earliest when the last transaction before was booked.
-        earliest = self.booked[place[0] - 1].create_time if place[0] else claim.latest
+        earliest = self.booked[place[0] - 1].create_time if place[0] else datetime.min.replace(tzinfo=UTC)
         for now in (earliest, claim.latest):
             oracle = self.view(*place)
             if claim.fits(oracle, oracle.answer_group(claim.asks, now)):
