@@ -73,3 +73,8 @@ async def pending(book: Book, account_name: str) -> tuple[int, int]:
     """What is held on an account: debits and credits, in minor units."""
     account = await book.account(account_name)
     return account.pending_debits.amount_minor, account.pending_credits.amount_minor
+
+
+def reasons(results: list[ledger_pb2.TransferResult]) -> list[str]:
+    """Why each was refused; empty for those that were booked."""
+    return [result.reason for result in results]

@@ -1,41 +1,30 @@
-"""Where calls meet: batches, faults of the connection, back-pressure, months, and the clock."""
+"""Where calls meet: batches, faults of the connection, and back-pressure."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
-from kente.ledger.v1 import ledger_pb2
 from kente.ledger.v1 import ledger_service_pb2 as pb2
 
-from mesh.clock import utc_now
-from mesh.database import Database, DatabaseAwayError
+from mesh.database import DatabaseAwayError
 from mesh.errors import Problem, Reason
 from mesh.ids import new_id
-from mesh.interceptors.audit import AuditRow
-from mesh.tokens import load_private_key
-from services.ledger.convert import postings, transfers
-from services.ledger.model.checkpoints import CheckpointSigner
-from services.ledger.model.postings import Posting
-from services.ledger.use_cases.booking import RETRIES, Bookkeeper
-from services.ledger.use_cases.work import BatchTools, Result, Wording, Work
-from tests.harness import PASSWORD, Infrastructure, TestMesh, eventually, free_ports
-from tests.ledger.book import BANK, PAYER, SCOPES, Book, credit, debit, new_request_id, transaction_request
-from tests.ledger.clock import SettableClock
+from services.ledger.convert import postings
+from services.ledger.use_cases.booking import RETRIES
+from tests.harness import Infrastructure, TestMesh, eventually, free_ports
+from tests.ledger.book import BANK, PAYER, SCOPES, Book, credit, debit, transaction_request
+from tests.ledger.desk import MakeBookkeeper, batches_of, booked, bookkeepers_on, posting, work
 from tests.ledger.orders import transfer, transfers_request
 from tests.ledger.wire import Wire
 
-NEW_YEAR = datetime(2031, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 TOOK_TOO_LONG_SECONDS = 10.0
-MakeBookkeeper = Callable[..., Awaitable[Bookkeeper]]
 
 
 @pytest.fixture
@@ -49,46 +38,9 @@ async def wire(infrastructure: Infrastructure) -> AsyncIterator[Wire]:
 
 @pytest.fixture
 async def make_bookkeeper(infrastructure: Infrastructure, wire: Wire) -> AsyncIterator[MakeBookkeeper]:
-    """Makes bookkeepers as a process of its own has one, whose only way to the database is the wire."""
-    made: list[tuple[Bookkeeper, Database]] = []
-
-    async def make(clock: Callable[[], datetime] = utc_now, queue_limit: int = 1_000) -> Bookkeeper:
-        direct = infrastructure.postgres.url("kente_ledger", PASSWORD)
-        database = await Database.connect(direct.replace(str(infrastructure.postgres.port), str(wire.port)))
-        signer = CheckpointSigner("kente.test/ledger", load_private_key(infrastructure.checkpoint_key_file, ""))
-        wording = Wording(
-            booked=postings.booked_to_proto,
-            transfer=transfers.transfer_result_to_proto,
-            event=postings.transaction_to_json,
-            differing_fields=postings.differing_fields,
-        )
-        tools = BatchTools(clock, signer, wording, timedelta(seconds=300))
-        made.append((Bookkeeper(database, tools, batch_limit=8192, queue_limit=queue_limit), database))
-        return made[-1][0]
-
-    yield make
-    for bookkeeper, database in made:
-        await bookkeeper.close()
-        await database.close()
-
-
-def posting(amount_minor: int = 5) -> Posting:
-    """A posting of an amount."""
-    return postings.posting_from_proto(transaction_request(debit(BANK, amount_minor), credit(PAYER, amount_minor)))
-
-
-def work(tenant_id: str, *asked: Posting) -> Work:
-    """A call that books."""
-    row = AuditRow(tenant_id, "tests", "tests", new_request_id(), {}, "OK", "")
-    hash_ = hashlib.sha256(b"".join(one.request for one in asked)).digest()
-    return Work(new_request_id(), hash_, asked, len(asked) > 1, row)
-
-
-def booked(results: list[Result]) -> ledger_pb2.Transaction:
-    """The transaction that a call was answered with."""
-    (answer,) = results
-    assert isinstance(answer, bytes)
-    return pb2.CreateTransactionResponse.FromString(answer).transaction
+    """Makes bookkeepers whose only way to the database is the wire."""
+    async with bookkeepers_on(infrastructure, wire.port) as make:
+        yield make
 
 
 @asynccontextmanager
@@ -114,14 +66,6 @@ async def begin(admin: asyncpg.Connection, call: Coroutine[Any, Any, Any]) -> as
     task = asyncio.create_task(call)
     await eventually(lambda: waiting_backends(admin))
     return task
-
-
-async def batches_of(admin: asyncpg.Connection, book: Book) -> list[int]:
-    """Size of the tree after each batch of a tenant."""
-    rows = await admin.fetch(
-        "SELECT tree_size FROM checkpoints WHERE tenant_id = $1 ORDER BY tree_size", book.tenant_id
-    )
-    return [row["tree_size"] for row in rows]
 
 
 def retries() -> float:
@@ -247,6 +191,36 @@ async def test_a_batch_in_a_deadlock_is_tried_again(
     assert retries() > before
 
 
+async def test_a_batch_that_the_database_could_not_serialise_is_tried_again(
+    open_book: Book, make_bookkeeper: MakeBookkeeper, admin: asyncpg.Connection
+) -> None:
+    """A trigger of an operator fails twice, and counts where a rollback does not reach."""
+    bookkeeper = await make_bookkeeper()
+    await admin.execute(
+        f"""
+        CREATE SEQUENCE failures;
+        CREATE FUNCTION fail_twice() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger AS $$
+        BEGIN
+            IF nextval('failures') <= 2 THEN
+                RAISE EXCEPTION 'twice' USING ERRCODE = 'serialization_failure';
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER fails_twice AFTER INSERT ON transactions FOR EACH ROW
+            WHEN (NEW.tenant_id = '{open_book.tenant_id}') EXECUTE FUNCTION fail_twice();
+        """
+    )
+    try:
+        answer = booked(await bookkeeper.book(open_book.tenant_id, work(open_book.tenant_id, posting())))
+    finally:
+        await admin.execute(
+            "DROP TRIGGER fails_twice ON transactions; DROP FUNCTION fail_twice(); DROP SEQUENCE failures"
+        )
+
+    assert answer.leaf_index == 0
+    assert await batches_of(admin, open_book) == [1]
+
+
 async def test_a_database_that_stays_away_is_told_and_what_was_asked_can_be_asked_again(
     open_book: Book, make_bookkeeper: MakeBookkeeper, wire: Wire
 ) -> None:
@@ -355,87 +329,6 @@ async def told_end(book: Book, request: pb2.CreateTransactionRequest) -> Problem
     except Exception as error:  # noqa: BLE001 - only gRPC's own is left
         return Problem.from_rpc_error(error)  # type: ignore[arg-type]  # see above
     return None
-
-
-async def test_two_processes_on_one_database_keep_one_order(
-    open_book: Book, make_bookkeeper: MakeBookkeeper, admin: asyncpg.Connection
-) -> None:
-    bookkeepers = [await make_bookkeeper() for _ in range(2)]
-
-    async def caller(number: int) -> list[ledger_pb2.Transaction]:
-        answers = []
-        for _ in range(10):
-            call = work(open_book.tenant_id, posting(number + 1))
-            answers.append(booked(await bookkeepers[number % 2].book(open_book.tenant_id, call)))
-        return answers
-
-    told = [answer for answers in await asyncio.gather(*map(caller, range(20))) for answer in answers]
-
-    told.sort(key=lambda answer: answer.leaf_index)
-    assert [answer.leaf_index for answer in told] == list(range(200))
-    assert [entry.sequence for answer in told for entry in answer.entries] == list(range(1, 401))
-    times = [answer.create_time.ToNanoseconds() for answer in told]
-    assert times == sorted(times)
-    sums = [sum(answer.entries[0].amount.amount_minor for answer in told[: number + 1]) for number in range(200)]
-    assert [answer.entries[0].balance_after.amount_minor for answer in told] == sums
-    assert await batches_of(admin, open_book) == sorted(set(await batches_of(admin, open_book)))
-
-
-async def test_a_month_that_begins_gets_its_partition_when_it_is_booked_into(
-    open_book: Book, make_bookkeeper: MakeBookkeeper, admin: asyncpg.Connection
-) -> None:
-    clock = SettableClock(NEW_YEAR)
-    bookkeeper = await make_bookkeeper(clock)
-
-    answers = []
-    for seconds in (0.000001, 31 * 86_400, 60 * 86_400):
-        answers.append(booked(await bookkeeper.book(open_book.tenant_id, work(open_book.tenant_id, posting()))))
-        clock.advance(seconds)
-    answers.append(booked(await bookkeeper.book(open_book.tenant_id, work(open_book.tenant_id, posting()))))
-
-    rows = await admin.fetch(
-        "SELECT DISTINCT tableoid::regclass::text AS name FROM entries WHERE tenant_id = $1 ORDER BY name",
-        open_book.tenant_id,
-    )
-    assert [row["name"] for row in rows] == ["entries_2031_12", "entries_2032_01", "entries_2032_02", "entries_2032_04"]
-    assert [await open_book.transaction(answer.transaction_id) for answer in answers] == answers
-    assert [entry.sequence for entry in await open_book.entries()] == list(range(1, 9))
-
-
-async def test_tenants_who_book_into_a_new_month_at_once_find_one_partition(
-    ledger: TestMesh, make_bookkeeper: MakeBookkeeper
-) -> None:
-    books = []
-    for _ in range(8):
-        tenant_id = new_id("ten")
-        books.append(Book(ledger.client("ledger", tenant_id, SCOPES), tenant_id))
-        await books[-1].open(BANK, PAYER)
-    clock = SettableClock(NEW_YEAR + timedelta(days=3_650))
-    bookkeepers = [await make_bookkeeper(clock) for _ in range(2)]
-
-    for _ in range(3):
-        calls = [
-            bookkeepers[number % 2].book(book.tenant_id, work(book.tenant_id, posting()))
-            for number, book in enumerate(books)
-        ]
-        assert {len(results) for results in await asyncio.gather(*calls)} == {1}
-        clock.advance(31 * 86_400)
-
-    assert {await book.balance(BANK) for book in books} == {(15, 15, 0)}
-
-
-async def test_a_clock_set_back_reorders_nothing(open_book: Book, make_bookkeeper: MakeBookkeeper) -> None:
-    clock = SettableClock(NEW_YEAR)
-    bookkeeper = await make_bookkeeper(clock)
-
-    answers = []
-    for seconds in (-3_600, 3_599, 2, 0):
-        answers.append(booked(await bookkeeper.book(open_book.tenant_id, work(open_book.tenant_id, posting()))))
-        clock.advance(seconds)
-
-    times = [answer.create_time.ToDatetime(tzinfo=UTC) for answer in answers]
-    assert times == [NEW_YEAR, NEW_YEAR, NEW_YEAR, NEW_YEAR + timedelta(seconds=1)]
-    assert [answer.leaf_index for answer in answers] == [0, 1, 2, 3]
 
 
 async def test_who_waits_for_a_booking_is_woken_by_it(open_book: Book, make_bookkeeper: MakeBookkeeper) -> None:

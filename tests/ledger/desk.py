@@ -1,0 +1,80 @@
+"""Bookkeepers without a service around them, and calls for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+import asyncpg
+from kente.ledger.v1 import ledger_pb2
+from kente.ledger.v1 import ledger_service_pb2 as pb2
+
+from mesh.clock import utc_now
+from mesh.database import Database
+from mesh.interceptors.audit import AuditRow
+from mesh.tokens import load_private_key
+from services.ledger.convert import postings, transfers
+from services.ledger.model.checkpoints import CheckpointSigner
+from services.ledger.model.postings import Posting
+from services.ledger.use_cases.booking import Bookkeeper
+from services.ledger.use_cases.work import BatchTools, Result, Wording, Work
+from tests.harness import PASSWORD, Infrastructure
+from tests.ledger.book import BANK, PAYER, Book, credit, debit, new_request_id, transaction_request
+
+MakeBookkeeper = Callable[..., Awaitable[Bookkeeper]]
+
+
+@asynccontextmanager
+async def bookkeepers_on(infrastructure: Infrastructure, database_port: int) -> AsyncIterator[MakeBookkeeper]:
+    """Makes bookkeepers as a process of its own has one, with a way of their own to the database."""
+    made: list[tuple[Bookkeeper, Database]] = []
+
+    async def make(clock: Callable[[], datetime] = utc_now) -> Bookkeeper:
+        direct = infrastructure.postgres.url("kente_ledger", PASSWORD)
+        database = await Database.connect(direct.replace(str(infrastructure.postgres.port), str(database_port)))
+        signer = CheckpointSigner("kente.test/ledger", load_private_key(infrastructure.checkpoint_key_file, ""))
+        wording = Wording(
+            booked=postings.booked_to_proto,
+            transfer=transfers.transfer_result_to_proto,
+            event=postings.transaction_to_json,
+            differing_fields=postings.differing_fields,
+        )
+        tools = BatchTools(clock, signer, wording, timedelta(seconds=300))
+        made.append((Bookkeeper(database, tools, batch_limit=8192, queue_limit=1_000), database))
+        return made[-1][0]
+
+    try:
+        yield make
+    finally:
+        for bookkeeper, database in made:
+            await bookkeeper.close()
+            await database.close()
+
+
+def posting(amount_minor: int = 5) -> Posting:
+    """A posting of an amount."""
+    return postings.posting_from_proto(transaction_request(debit(BANK, amount_minor), credit(PAYER, amount_minor)))
+
+
+def work(tenant_id: str, *asked: Posting) -> Work:
+    """A call that books."""
+    row = AuditRow(tenant_id, "tests", "tests", new_request_id(), {}, "OK", "")
+    hash_ = hashlib.sha256(b"".join(one.request for one in asked)).digest()
+    return Work(new_request_id(), hash_, asked, len(asked) > 1, row)
+
+
+def booked(results: list[Result]) -> ledger_pb2.Transaction:
+    """The transaction that a call was answered with."""
+    (answer,) = results
+    assert isinstance(answer, bytes)
+    return pb2.CreateTransactionResponse.FromString(answer).transaction
+
+
+async def batches_of(admin: asyncpg.Connection, book: Book) -> list[int]:
+    """Size of the tree after each batch of a tenant."""
+    rows = await admin.fetch(
+        "SELECT tree_size FROM checkpoints WHERE tenant_id = $1 ORDER BY tree_size", book.tenant_id
+    )
+    return [row["tree_size"] for row in rows]
