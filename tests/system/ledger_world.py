@@ -44,6 +44,7 @@ class LedgerWorld:
         self.mesh = TestMesh(self.infrastructure)
         self._clock_file = folder / "clock"
         self._process: asyncio.subprocess.Process | None = None
+        self._restarting = asyncio.Lock()
 
     async def start(self) -> None:
         """Starts the ledger, and keeps it running."""
@@ -105,7 +106,9 @@ class LedgerWorld:
 
     async def restart_postgres(self) -> None:
         """Kills PostgreSQL and starts it again."""
-        await faults.restart(self.infrastructure.postgres)
+        # A second kill may come while the first is still being mended.
+        async with self._restarting:
+            await faults.restart(self.infrastructure.postgres)
 
     async def lose_nats(self, seconds: float) -> None:
         """Kills NATS and starts it again some time later."""
