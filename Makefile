@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test lint gen check-contracts typecheck pytest chaos bench bench-ledger lock docs clean runtime dev
+.PHONY: help demo up down status test lint gen check-contracts typecheck pytest chaos chaos-ledger bench bench-ledger lock docs clean runtime dev
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ typecheck: dev ## Check the types
 
 pytest: dev ## Run the tests
 	@$(BIN)/pytest
+
+chaos-ledger: dev ## Break the ledger at any statement, 100 times, and count what is lost, doubled or unbalanced
+	@$(BIN)/python -m tests.system.chaos_ledger --runs 100
 
 chaos: dev ## Kill things during payments, 50 times each, and count
 	@$(BIN)/python -m tests.system.chaos --runs 50

@@ -34,7 +34,7 @@ from tests.ledger.oracle_history import Ask, Limits, OracleAccount
 Result = TypeVar("Result")
 
 EFFORT = float(os.environ.get("KENTE_TEST_EFFORT", "1"))
-HISTORIES = max(1, round(40 * EFFORT))
+HISTORIES = max(1, round(20 * EFFORT))
 STEPS = 50
 WAIT_SECONDS = 30
 ENDS = {
