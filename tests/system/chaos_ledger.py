@@ -133,7 +133,7 @@ async def run_once(world: LedgerWorld, seed: int, among: list[str]) -> Tally:
     """One run: clients, faults, and the count."""
     chance = Random(seed)
     names = chance.sample(among, min(len(among), chance.choice([1, 1, 2, 3])))
-    tenant_id = new_id("ten")
+    tenant_id, sprung_before = new_id("ten"), world.proxy.sprung_traps
     book = Book(world.mesh.client("ledger", tenant_id, SCOPES), tenant_id)
     clients = Clients(book, Random(chance.random()))
     await clients.open()
@@ -145,7 +145,8 @@ async def run_once(world: LedgerWorld, seed: int, among: list[str]) -> Tally:
     found = await Audit(world, book, clients).faults()
     counts = Counter({kind: len(found[kind]) for kind in BAD})
     lines = [f"seed {seed} ({', '.join(names)}): {kind}: {text}" for kind in BAD for text in found[kind]]
-    return Tally(counts + clients.counts + Counter({"runs": 1}) + Counter(names), lines)
+    counts += clients.counts + Counter(names)
+    return Tally(counts + Counter(runs=1, sprung=world.proxy.sprung_traps - sprung_before), lines)
 
 
 async def _break(world: LedgerWorld, chance: Random, names: list[str]) -> None:
@@ -198,6 +199,7 @@ def main() -> int:
     tally = asyncio.run(run_all(folder, console, runs=arguments.runs, seed=arguments.seed, among=among))
     console.print(table_of(tally))
     console.print(", ".join(f"{name} {tally.counts[name]}" for name in FAULTS))
+    console.print(f"{tally.counts['sprung']} of those at a statement met one")
     if tally.faults:
         console.print(f"{len(tally.faults)} faults; state and logs are kept in {folder}")
         return 1

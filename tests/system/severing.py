@@ -36,6 +36,8 @@ class SeveringProxy:
 
     def __init__(self, port: int, postgres_port: int) -> None:
         self.port = port
+        # How many traps did what they were set for.
+        self.sprung_traps = 0
         self._postgres_port = postgres_port
         self._trap: Trap | None = None
         self._springing: set[asyncio.Task[None]] = set()
@@ -87,6 +89,7 @@ class SeveringProxy:
         if trap.countdown > 0:
             return None
         self._trap = None
+        self.sprung_traps += 1
         return trap
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
