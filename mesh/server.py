@@ -61,6 +61,7 @@ _CONNECTION_AGE_MILLISECONDS = 600_000
 _HEALTH_SECONDS = 1.0
 _HASH_KEY_CHARACTERS = 32
 _CLOSE_SECONDS = 2.0
+_PENDING_CALLS = 16_384
 # How many more objects than were freed are made before the young ones are looked through.
 _GARBAGE_OBJECTS = 10_000
 # Environment variable with the number of a worker process. The first serves the admin port for all.
@@ -198,6 +199,10 @@ class Service(Generic[OwnSettings]):
             options=[
                 ("grpc.so_reuseport", 1 if self.settings.workers > 1 else 0),
                 ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+                # Of calls that wait to be taken, gRPC drops those beyond a number, without a reason for the caller.
+                # Handlers that have too much to do say so themselves.
+                ("grpc.server.max_pending_requests", _PENDING_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 # Clients reconnect now and then, so that several workers share their load.
