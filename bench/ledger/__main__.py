@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -83,14 +84,20 @@ async def run(infrastructure: Infrastructure, plan: Plan, workers: int) -> Resul
         }
         subject = Subject(ledger, baseline, bulk, servers, ledger_process)
         bystanders = Bystanders()
-        await measure_single(subject, plan, results)
-        await measure_batches(subject, plan, results)
+        await _tell("single postings", measure_single(subject, plan, results))
+        await _tell("batches", measure_batches(subject, plan, results))
         await world.wait_published(admin_url)
-        await measure_latency(subject, plan, results)
-        await measure_memory(subject, plan, results)
-        await measure_verification(subject, results)
+        await _tell("latency", measure_latency(subject, plan, results))
+        await _tell("memory", measure_memory(subject, plan, results))
+        await world.wait_published(admin_url)
+        await _tell("verification", measure_verification(subject, results))
         results.facts["others took of the processors"] = f"{bystanders.share():.0%}"
     return results
+
+
+async def _tell(name: str, measuring: Awaitable[None]) -> None:
+    console.print(f"Measuring: {name}.")
+    await measuring
 
 
 def main() -> None:

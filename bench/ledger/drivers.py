@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+import grpc
+
 Call = Callable[[], Awaitable[object]]
 
 # More calls under way than this, and the server is far behind: the rest would only measure how long the queue is.
@@ -22,12 +24,14 @@ class Load:
         offered: calls a second that were to be made.
         achieved: calls a second that were answered.
         latencies: seconds from when a call was to begin to its answer, sorted.
+        refused: calls that the server was too busy for.
         is_complete: whether every call was made; otherwise the server fell too far behind.
     """
 
     offered: float
     achieved: float
     latencies: Sequence[float]
+    refused: int
     is_complete: bool
 
     def milliseconds(self, share: float) -> float:
@@ -67,14 +71,22 @@ async def open_loop(call: Call, rate: float, seconds: float) -> Load:
     shows in all calls that it delays.
     """
     latencies: list[float] = []
+    refused = 0
     under_way: set[asyncio.Task[None]] = set()
     is_complete = True
     count = round(rate * seconds)
     begun = time.perf_counter() + 0.01
 
     async def one(due: float) -> None:
-        await call()
-        latencies.append(time.perf_counter() - due)
+        nonlocal refused
+        try:
+            await call()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            refused += 1
+        else:
+            latencies.append(time.perf_counter() - due)
 
     for number in range(count):
         due = begun + number / rate
@@ -89,4 +101,4 @@ async def open_loop(call: Call, rate: float, seconds: float) -> Load:
         task.add_done_callback(under_way.discard)
     await asyncio.gather(*under_way)
     achieved = len(latencies) / (time.perf_counter() - begun)
-    return Load(rate, achieved, sorted(latencies), is_complete)
+    return Load(rate, achieved, sorted(latencies), refused, is_complete)

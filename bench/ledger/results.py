@@ -113,7 +113,12 @@ class Results:
             "processor_microseconds": self.processor,
             "latency_milliseconds": {
                 distribution: [
-                    {"offered": load.offered, "achieved": load.achieved, "complete": load.is_complete}
+                    {
+                        "offered": load.offered,
+                        "achieved": load.achieved,
+                        "refused": load.refused,
+                        "complete": load.is_complete,
+                    }
                     | {name: load.milliseconds(share) for name, share in SHARES.items()}
                     for load in loads
                 ]
