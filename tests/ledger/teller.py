@@ -14,9 +14,8 @@ from kente.common.v1.money_pb2 import Money
 from kente.ledger.v1 import ledger_pb2, ledger_service_pb2
 
 from mesh.errors import Problem
-from mesh.ids import derive_uuid
-from tests.ledger.book import Book, credit, debit, new_request_id
-from tests.ledger.oracle import Outcome, Refused
+from tests.ledger.book import TYPE_OF_FIRST_WORD, Book, credit, debit, new_request_id
+from tests.ledger.oracle import Oracle, Outcome, Refused
 from tests.ledger.oracle_history import INT64_MAX, Ask, Booked, History, Leg, Limits, OracleEntry
 
 SIDES = {"debit": ledger_pb2.SIDE_DEBIT, "credit": ledger_pb2.SIDE_CREDIT}
@@ -248,6 +247,21 @@ def check_result(result: ledger_pb2.TransferResult, ask: Ask, expected: Outcome)
         )
 
 
-def request_id_of(*parts: str) -> str:
-    """A request id that is the same for the same parts."""
-    return derive_uuid("tests", *parts)
+def check_account(oracle: Oracle, account: ledger_pb2.Account) -> None:
+    """An account that was answered is the oracle's."""
+    key = (account.book_name, account.account_name)
+    known = oracle.accounts[key]
+    available = oracle.available(key)
+    assert (account.balance.amount_minor, account.debits.amount_minor, account.credits.amount_minor) == (
+        oracle.balance(key),
+        oracle.total(key, "debit"),
+        oracle.total(key, "credit"),
+    )
+    assert (account.pending_debits.amount_minor, account.pending_credits.amount_minor) == (
+        oracle.held(key, "debit"),
+        oracle.held(key, "credit"),
+    )
+    assert (account.available.amount_minor if account.HasField("available") else None) == available
+    assert account.state == ledger_pb2.Account.State.Value(f"STATE_{known.state.upper()}")
+    assert account.limits == limits_message(known.limits)
+    assert account.type == TYPE_OF_FIRST_WORD[key[1].partition(":")[0]]

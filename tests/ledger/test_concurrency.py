@@ -160,10 +160,9 @@ async def test_what_a_crowd_is_told_could_have_happened_one_after_the_other(
     for history in range(max(1, round(EFFORT))):
         tenant = tenant_id if history == 0 else new_id("ten")
         ports = [None, second_ledger][:services]
-        books = [
-            Book(ledger.client("ledger", tenant, SCOPES, port=ports[number % services]), tenant)
-            for number in range(CALLERS)
-        ]
+        channels = [ledger.client("ledger", tenant, SCOPES, port=ports[number % services]) for number in range(CALLERS)]
+        await asyncio.gather(*(channel.channel_ready() for channel in channels))
+        books = [Book(channel, tenant) for channel in channels]
         crowd = Crowd(books, SEED + history)
         await crowd.open()
 

@@ -25,7 +25,7 @@ from mesh.ids import new_id
 from services.ledger.__main__ import build
 from tests.harness import Infrastructure, TestMesh
 from tests.ledger import teller
-from tests.ledger.book import SCOPES, TYPE_OF_FIRST_WORD, Book, account_request, new_request_id
+from tests.ledger.book import SCOPES, Book, account_request, new_request_id
 from tests.ledger.clock import SettableClock
 from tests.ledger.history_draws import CURRENCIES, NAMES, TYPES, Draws
 from tests.ledger.oracle import Oracle, Outcome, Refused
@@ -71,7 +71,9 @@ class BookMachine(RuleBasedStateMachine):
 
     async def make_book(self, tenant_id: str) -> Book:
         """The books of the tenant; a channel wants to be made on the loop."""
-        return Book(self.ledger.client("ledger", tenant_id, SCOPES), tenant_id)
+        self.channel = self.ledger.client("ledger", tenant_id, SCOPES)
+        await self.channel.channel_ready()
+        return Book(self.channel, tenant_id)
 
     def expiry_id(self, hold_id: str) -> str:
         """The id of the transaction by which a hold expired. The service makes it up; the hold tells it."""
@@ -132,7 +134,7 @@ class BookMachine(RuleBasedStateMachine):
         told = self.told("UpdateAccount", request)
         self.oracle.accounts[book, name] = replace(self.oracle.accounts[book, name], limits=limits)
         self.oracle.expire_due(self.clock.now)
-        self.check_account(told.message.account)
+        teller.check_account(self.oracle, told.message.account)
 
     @rule(chance=chances, end=st.sampled_from(["freeze", "open", "open", "close", "close"]))
     def change_state(self, chance: Random, end: str) -> None:
@@ -150,26 +152,7 @@ class BookMachine(RuleBasedStateMachine):
             assert told.reason == "ACCOUNT_NOT_EMPTY"
         else:
             self.oracle.accounts[key] = replace(account, state=state)
-            self.check_account(told.message.account)
-
-    def check_account(self, account: ledger_pb2.Account) -> None:
-        """An account that was answered is the oracle's."""
-        key = (account.book_name, account.account_name)
-        known = self.oracle.accounts[key]
-        available = self.oracle.available(key)
-        assert (account.balance.amount_minor, account.debits.amount_minor, account.credits.amount_minor) == (
-            self.oracle.balance(key),
-            self.oracle.total(key, "debit"),
-            self.oracle.total(key, "credit"),
-        )
-        assert (account.pending_debits.amount_minor, account.pending_credits.amount_minor) == (
-            self.oracle.held(key, "debit"),
-            self.oracle.held(key, "credit"),
-        )
-        assert (account.available.amount_minor if account.HasField("available") else None) == available
-        assert account.state == ledger_pb2.Account.State.Value(f"STATE_{known.state.upper()}")
-        assert account.limits == teller.limits_message(known.limits)
-        assert account.type == TYPE_OF_FIRST_WORD[key[1].partition(":")[0]]
+            teller.check_account(self.oracle, told.message.account)
 
     @rule(chance=chances)
     def close_period(self, chance: Random) -> None:
@@ -337,14 +320,19 @@ class BookMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """At the end, every account shows the sums of its history, which is told without a gap."""
-        if not hasattr(self, "book") or sys.exc_info()[0] is not None:
-            # The fault is found, and is what is to be told.
-            return
+        if hasattr(self, "book"):
+            # When a fault is found already, it is what is to be told.
+            if sys.exc_info()[0] is None:
+                self.check_all()
+            self.wait(self.channel.close())
+
+    def check_all(self) -> None:
+        """All accounts, transactions and entries are the oracle's."""
         self.oracle.expire_due(self.clock.now)
         for book, name in self.oracle.accounts:
             self.check_balance(book, name)
             request = ledger_service_pb2.GetAccountRequest(account_name=name, book_name=book)
-            self.check_account(self.told("GetAccount", request).message.account)
+            teller.check_account(self.oracle, self.told("GetAccount", request).message.account)
         for book in ("main", "side"):
             booked = [made for made in self.oracle.booked if made.book == book]
             assert self.wait(self.transactions_of(book)) == [
