@@ -152,6 +152,7 @@ async def second_ledger(ledger: TestMesh, infrastructure: Infrastructure) -> Asy
     await mesh.close()
 
 
+@pytest.mark.timeout(120 + 30 * EFFORT)
 @pytest.mark.parametrize("services", [1, 2])
 async def test_what_a_crowd_is_told_could_have_happened_one_after_the_other(
     ledger: TestMesh, second_ledger: int, tenant_id: str, services: int
