@@ -32,7 +32,8 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # This is how long gRPC gives one attempt to connect, whatever its name says: a busy server must get the chance.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # Every channel of a process has its own connection, so that workers sharing a port share the load.
     ("grpc.use_local_subchannel_pool", 1),
