@@ -40,7 +40,9 @@ class Load:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value that a share (0 to 1) of sorted values does not exceed."""
+    """The value that a share (0 to 1) of sorted values does not exceed; infinite when there is none."""
+    if not ordered:
+        return math.inf
     return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
 
 

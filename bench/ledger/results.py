@@ -115,11 +115,11 @@ class Results:
                 distribution: [
                     {
                         "offered": load.offered,
-                        "achieved": load.achieved,
+                        "achieved": round(load.achieved, 1),
                         "refused": load.refused,
                         "complete": load.is_complete,
+                        **{name: round(load.milliseconds(share), 3) for name, share in SHARES.items()},
                     }
-                    | {name: load.milliseconds(share) for name, share in SHARES.items()}
                     for load in loads
                 ]
                 for distribution, loads in self.loads.items()
