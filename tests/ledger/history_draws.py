@@ -13,7 +13,7 @@ from tests.ledger.oracle_history import INT64_MAX, OPPOSITE, Ask, Booked, Leg, L
 
 TYPES = {"assets": "asset", "liabilities": "liability", "equity": "equity", "income": "income", "expenses": "expense"}
 NAMES = tuple(f"{word}:{letter}" for word in TYPE_OF_FIRST_WORD for letter in "ab")
-CURRENCIES = ("GHS",) * 9 + ("JPY",)
+CURRENCIES = ("GHS",) * 14 + ("JPY",)
 # Most of what is asked for should be possible, but not all of it.
 SELDOM = 8
 
@@ -48,14 +48,14 @@ class Draws:
     def account_name(self, book: str) -> str:
         """An account of the book, or seldom a name that may be free."""
         known = [name for found, name in self.oracle.accounts if found == book]
-        if not known or self.seldom():
+        if not known or self.chance.randrange(4 * SELDOM) == 0:
             return self.chance.choice(NAMES)
         return self.chance.choice(known)
 
     def currency_of(self, book: str, name: str) -> str:
         """The account's currency, or seldom another."""
         account = self.oracle.accounts.get((book, name))
-        if account is None or self.chance.randrange(30) == 29:
+        if account is None or self.chance.randrange(60) == 59:
             return self.chance.choice(CURRENCIES)
         return account.currency
 
@@ -135,6 +135,12 @@ class Draws:
         """A hold."""
         book = self.book_name()
         return Ask(new_id("txn"), "hold", self.legs(book), book, expire_time=self.expire_time())
+
+    def about_a_hold(self, kind: str) -> Ask:
+        """The posting or the release of a hold, or a hold, when nothing is held."""
+        if not self.holds() and not self.seldom():
+            return self.hold()
+        return self.hold_posting() if kind == "hold_posting" else self.hold_void()
 
     def hold_posting(self) -> Ask:
         """The posting of a hold: of all of it, of a part, and seldom of too much."""

@@ -216,12 +216,12 @@ class BookMachine(RuleBasedStateMachine):
     @rule(chance=chances)
     def post_hold(self, chance: Random) -> None:
         """A client posts what is held, or a part of it."""
-        self.ask_for(self.draws(chance).hold_posting())
+        self.ask_for(self.draws(chance).about_a_hold("hold_posting"))
 
     @rule(chance=chances)
     def void_hold(self, chance: Random) -> None:
         """A client releases what is held."""
-        self.ask_for(self.draws(chance).hold_void())
+        self.ask_for(self.draws(chance).about_a_hold("hold_void"))
 
     @rule(chance=chances)
     def reverse(self, chance: Random) -> None:

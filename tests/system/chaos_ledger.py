@@ -37,8 +37,8 @@ from tests.system.severing import Trap
 
 # Clients are at it for about that long when nothing breaks.
 WINDOW_SECONDS = 0.8
-STATEMENTS = 120
-COMMITS = 40
+STATEMENTS = 60
+COMMITS = 15
 WRONG_SECONDS = (-200_000.0, -3_600.0, -1.0, 1.0, 3_600.0, 200_000.0)
 BAD = ("lost", "doubled", "unbalanced", "disordered", "unannounced")
 
