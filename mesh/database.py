@@ -42,6 +42,7 @@ DATABASE_ERRORS: tuple[type[Exception], ...] = (
 # The setting that row-level security reads. Its value "*" stands for the mesh itself.
 TENANT_SETTING = "kente.tenant"
 EVERY_TENANT = "*"
+_BY_INDEX = "; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
 _CONNECT_SECONDS = 5.0
 _HEALTH_SECONDS = 5.0
 _CLOSE_SECONDS = 5.0
@@ -92,8 +93,12 @@ class Database:
             self.pool.terminate()
 
     @asynccontextmanager
-    async def transaction(self, tenant_id: str) -> AsyncIterator[Connection]:
+    async def transaction(self, tenant_id: str, *, by_index: bool = False) -> AsyncIterator[Connection]:
         """One transaction that sees and writes only the tenant's rows.
+
+        Args:
+            by_index: each statement finds its rows by an index, whatever the planner believes of the tables. For
+                statements that name their rows, some or thousands, in tables of any size.
 
         Raises:
             DatabaseAwayError: and the other UNAVAILABLE_ERRORS, when the database is away or goes away.
@@ -101,7 +106,7 @@ class Database:
         callbacks: list[Callable[[], None]] = []
         token = _after_commit.set(callbacks)
         try:
-            async with self._acquired() as connection, _begun(connection, tenant_id):
+            async with self._acquired() as connection, _begun(connection, tenant_id, by_index=by_index):
                 yield connection
         except asyncpg.InterfaceError as error:
             if any(words in str(error) for words in _CONNECTION_LOST):
@@ -147,10 +152,10 @@ class Database:
 
 
 @asynccontextmanager
-async def _begun(connection: Connection, tenant_id: str) -> AsyncIterator[None]:
+async def _begun(connection: Connection, tenant_id: str, *, by_index: bool) -> AsyncIterator[None]:
     """A transaction of a tenant, begun by one round trip. The driver's own would take another for the setting."""
     quoted = tenant_id.replace("'", "''")
-    await connection.execute(f"BEGIN; SET LOCAL {TENANT_SETTING} = '{quoted}'")
+    await connection.execute(f"BEGIN; SET LOCAL {TENANT_SETTING} = '{quoted}'{_BY_INDEX if by_index else ''}")
     try:
         yield
     except BaseException:

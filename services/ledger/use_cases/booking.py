@@ -233,7 +233,7 @@ class Bookkeeper:
     async def _book_works(self, tenant_id: str, works: Sequence[Work]) -> list[list[Result] | Problem]:
         begun = time.perf_counter()
         try:
-            async with self._database.transaction(tenant_id) as connection:
+            async with self._database.transaction(tenant_id, by_index=True) as connection:
                 results = await book_batch(connection, self._tools, tenant_id, works)
         except BaseException:
             # It may have failed for want of a partition that was thought to be there.
