@@ -162,7 +162,9 @@ async def _begun(connection: Connection, tenant_id: str, *, by_index: bool) -> A
         if not connection.is_closed():
             await connection.execute("ROLLBACK")
         raise
-    await connection.execute("COMMIT")
+    if await connection.execute("COMMIT") != "COMMIT":
+        # PostgreSQL takes back a transaction in which a statement failed, and calls that no error.
+        raise asyncpg.InFailedSQLTransactionError("nothing was committed: a statement of the transaction had failed")
 
 
 async def _keep(_connection: asyncpg.Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
@@ -110,6 +111,26 @@ async def test_after_commit_runs_once_and_only_after_a_commit(database: Database
     assert seen == [1, 2]
     with pytest.raises(LookupError):
         after_commit(lambda: None)
+
+
+async def test_a_transaction_in_which_a_statement_failed_is_never_taken_for_committed(
+    database: Database, tenant_id: str
+) -> None:
+    row = new_id("evt")
+    told: list[str] = []
+
+    async def fail_unnoticed() -> None:
+        async with database.transaction(tenant_id) as connection:
+            after_commit(lambda: told.append("committed"))
+            await connection.execute(INSERT, row, tenant_id)
+            with suppress(asyncpg.PostgresError):
+                await connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(asyncpg.InFailedSQLTransactionError):
+        await fail_unnoticed()
+    async with database.transaction(tenant_id) as connection:
+        assert await connection.fetch(SELECT, [row]) == []
+    assert told == []
 
 
 async def test_a_canceled_transaction_is_rolled_back_and_its_connection_is_free(
