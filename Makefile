@@ -45,7 +45,7 @@ typecheck: dev ## Check the types
 	@$(BIN)/mypy
 
 pytest: dev ## Run the tests
-	@$(BIN)/pytest
+	@$(BIN)/python -m tools.tests
 
 chaos-ledger: dev ## Break the ledger at any statement, 100 times, and count what is lost, doubled or unbalanced
 	@$(BIN)/python -m tests.system.chaos_ledger --runs 100

@@ -71,7 +71,7 @@ class Infrastructure:
 
 # Below those that the kernel gives to outgoing connections, which could take a port between its choice and its use.
 # Test runs side by side begin at different places.
-_candidate_ports = itertools.count(20_000 + os.getpid() % 250 * 48)
+_candidate_ports = itertools.count(20_000 + os.getpid() % 25 * 480)
 
 
 def free_ports(count: int) -> list[int]:

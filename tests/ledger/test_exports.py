@@ -237,7 +237,7 @@ async def test_a_book_that_is_not_there_is_told(files: Files, kind: str, form: s
 
 async def test_another_tenants_entries_are_in_no_file(open_book: Book, ledger: TestMesh, files: Files) -> None:
     await open_book.post(debit(BANK, 1), credit(PAYER, 1))
-    other = Book(ledger.client("ledger", "ten_other", SCOPES), "ten_other")
+    other = Book(ledger.client("ledger", other_id := new_id("ten"), SCOPES), other_id)
     await other.open(BANK, PAYER)
     await other.post(debit(BANK, 2), credit(PAYER, 2))
 

@@ -172,7 +172,7 @@ async def test_a_stream_that_is_read_again_tells_the_same(open_book: Book) -> No
 
 
 async def test_each_tenant_sees_its_own_transactions_only(open_book: Book, ledger: TestMesh) -> None:
-    other = Book(ledger.client("ledger", "ten_other", SCOPES), "ten_other")
+    other = Book(ledger.client("ledger", other_id := new_id("ten"), SCOPES), other_id)
     await other.open(BANK, PAYER, FEES)
     await post_one(other)
     async with watching(open_book) as watch:

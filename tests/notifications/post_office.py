@@ -115,10 +115,7 @@ def _add_get_payment(servicer: Any, server: Any) -> None:
         request_deserializer=payment_service_pb2.GetPaymentRequest.FromString,
         response_serializer=payment_service_pb2.GetPaymentResponse.SerializeToString,
     )
-    handlers = {"GetPayment": handler}
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler("kente.payments.v1.PaymentService", handlers)]
-    )
+    server.add_registered_method_handlers("kente.payments.v1.PaymentService", {"GetPayment": handler})
 
 
 class PostOffice:
