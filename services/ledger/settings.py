@@ -29,7 +29,6 @@ class LedgerSettings(ServiceSettings):
     verify_processes: int = Field(
         2, ge=1, le=64, description="Processes that check books when asked to; they end when they are done."
     )
-    database_pool_size: int = Field(10, ge=2, le=100, description="Most database connections of one process.")
     batch_limit: int = Field(8192, ge=1, le=8192, description="Most postings that are written in one transaction.")
     queue_limit: int = Field(
         32_768, ge=1, description="Most postings that may wait in one process; more are told to come back."
