@@ -16,6 +16,7 @@ from mesh.database import Database
 from mesh.interceptors.audit import AuditRow
 from mesh.tokens import load_private_key
 from services.ledger.convert import postings, transfers
+from services.ledger.model.changes import ChangeRequest
 from services.ledger.model.checkpoints import CheckpointSigner
 from services.ledger.model.postings import Posting
 from services.ledger.use_cases.booking import Bookkeeper
@@ -60,9 +61,10 @@ def posting(amount_minor: int = 5) -> Posting:
 
 def work(tenant_id: str, *asked: Posting) -> Work:
     """A call that books."""
-    row = AuditRow(tenant_id, "tests", "tests", new_request_id(), {}, "OK", "")
     hash_ = hashlib.sha256(b"".join(one.request for one in asked)).digest()
-    return Work(new_request_id(), hash_, asked, len(asked) > 1, row)
+    request = ChangeRequest("tests", new_request_id(), hash_)
+    row = AuditRow(tenant_id, "tests", request.method, request.request_id, {}, "OK", "")
+    return Work(request, asked, len(asked) > 1, row)
 
 
 def booked(results: list[Result]) -> ledger_pb2.Transaction:

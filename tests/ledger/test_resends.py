@@ -161,7 +161,7 @@ async def test_a_request_id_used_for_another_posting_is_refused(open_book: Book)
 
     problem = await refusal(open_book.post(debit(BANK, 6), credit(PAYER, 6), request_id=request_id.upper()))
 
-    assert problem.reason is Reason.REQUEST_ID_REUSED
+    assert (problem.reason, problem.metadata) == (Reason.REQUEST_ID_REUSED, {"request_id": request_id.upper()})
     assert await open_book.balance(BANK) == (5, 5, 0)
 
 

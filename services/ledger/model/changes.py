@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+from mesh.errors import Problem, Reason
+from mesh.ids import derive_uuid
 from services.ledger.model.accounts import Account, AccountLimits
 
 
@@ -34,9 +37,9 @@ class AccountChanges:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ChangeRequest:
-    """A caller's request for a change, other than a posting.
+    """A caller's request for a change.
 
     Attributes:
         request_id: the caller's key, unique to the method.
@@ -46,3 +49,13 @@ class ChangeRequest:
     method: str
     request_id: str
     request_hash: bytes
+
+    @cached_property
+    def key(self) -> str:
+        """What it is remembered by, a UUID. An id says nothing across methods, here as with the stored answers."""
+        return derive_uuid(self.method, self.request_id.lower())
+
+    def reused(self) -> Problem:
+        """What to answer when the id was used for something else."""
+        detail = f"request_id {self.request_id} was used for another request body"
+        return Problem(Reason.REQUEST_ID_REUSED, detail, request_id=self.request_id)

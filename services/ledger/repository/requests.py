@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from mesh.database import Connection, affected_rows
-from mesh.errors import Problem, Reason
-from mesh.ids import derive_uuid
 from services.ledger.model.changes import ChangeRequest
 
 
@@ -17,21 +15,18 @@ async def claim_request(connection: Connection, tenant_id: str, request: ChangeR
     Raises:
         Problem: REQUEST_ID_REUSED, the id was used for something else.
     """
-    # An id says nothing across methods, here as with the stored answers.
-    key = derive_uuid(request.method, request.request_id.lower())
     status = await connection.execute(
         "INSERT INTO requests (tenant_id, request_id, request_hash, create_time)"
         " VALUES ($1, $2, $3, clock_timestamp()) ON CONFLICT (tenant_id, request_id) DO NOTHING",
         tenant_id,
-        key,
+        request.key,
         request.request_hash,
     )
     if affected_rows(status) == 1:
         return True
     claimed_hash = await connection.fetchval(
-        "SELECT request_hash FROM requests WHERE tenant_id = $1 AND request_id = $2", tenant_id, key
+        "SELECT request_hash FROM requests WHERE tenant_id = $1 AND request_id = $2", tenant_id, request.key
     )
     if claimed_hash != request.request_hash:
-        detail = f"request_id {request.request_id} was used for another request body"
-        raise Problem(Reason.REQUEST_ID_REUSED, detail, request_id=request.request_id)
+        raise request.reused()
     return False

@@ -11,11 +11,11 @@ from kente.ledger.v1 import ledger_service_pb2 as pb2
 
 from mesh.context import current_call, current_tenant_id
 from mesh.errors import Problem
-from mesh.ids import derive_uuid
 from mesh.interceptors.audit import current_row
 from mesh.telemetry import current_trace_context
 from services.ledger.convert import postings as convert
 from services.ledger.convert.transfers import transfers_answer, transfers_from_proto
+from services.ledger.model.changes import ChangeRequest
 from services.ledger.model.postings import Posting
 from services.ledger.use_cases.booking import Bookkeeper
 from services.ledger.use_cases.work import Result, Work
@@ -62,8 +62,7 @@ class BookingRpcs:
         hash_ = hashlib.sha256()
         for posting in postings:
             hash_.update(posting.request)
-        # A request_id says nothing across methods.
-        request_id = derive_uuid(call.method, call.request_id.lower())
+        request = ChangeRequest(call.method, call.request_id, hash_.digest())
         resources = {} if together else {"transaction_id": postings[0].transaction_id}
-        work = Work(request_id, hash_.digest(), postings, together, current_row(resources), current_trace_context())
+        work = Work(request, postings, together, current_row(resources), current_trace_context())
         return await self._bookkeeper.book(tenant_id, work, call.deadline_monotonic)

@@ -99,7 +99,7 @@ class _Batch:
         tenant_id = self._journal.tenant_id
         postings = [posting for work in works for posting in work.postings]
         outcomes = await batches.find_known(connection, tenant_id, [posting.transaction_id for posting in postings])
-        hashes = await batches.find_request_hashes(connection, tenant_id, [work.request_id for work in works])
+        hashes = await batches.find_request_hashes(connection, tenant_id, [work.request.key for work in works])
         expire_time = self._journal.next_expire_time
         due = expire_time is not None and expire_time <= self._now
         due_holds = await batches.find_due_holds(connection, self._journal, self._now) if due else []
@@ -150,16 +150,14 @@ class _Batch:
 
     async def settle(self, work: Work) -> list[_Settled | Result] | Problem:
         """Decides about each posting of one call."""
-        if not work.postings:
-            return []
-        before = self._known.request_hashes.get(work.request_id) or self._hashes.get(work.request_id)
-        if before is not None and before != work.request_hash:
-            detail = f"request_id {work.request_id} was used for another request body"
-            problem = Problem(Reason.REQUEST_ID_REUSED, detail, request_id=work.request_id)
+        request = work.request
+        before = self._known.request_hashes.get(request.key) or self._hashes.get(request.key)
+        if before is not None and before != request.request_hash:
+            problem = request.reused()
             self._audit_rows.append(_audit_row(work, problem))
             return problem
         if before is None:
-            self._hashes[work.request_id] = work.request_hash
+            self._hashes[request.key] = request.request_hash
         new: list[_Settled] = []
         self._works.append((work, new))
         results: list[_Settled | Result] = []
@@ -333,7 +331,7 @@ class _Batch:
             elif transactions:
                 yield from booked_events(tenant_id, gathered, describe)
                 gathered = []
-                yield transfers_event(tenant_id, work.audit_row.request_id, transactions, work.trace_context)
+                yield transfers_event(tenant_id, work.request.request_id, transactions, work.trace_context)
         yield from booked_events(tenant_id, gathered, describe)
 
     def _leaf_indexes(self) -> dict[str, int]:

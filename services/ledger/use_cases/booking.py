@@ -136,12 +136,21 @@ class Bookkeeper:
                 async with self._database.system_transaction() as connection:
                     tenant_ids, next_time = await find_due_tenants(connection, self._tools.clock())
                 for tenant_id in tenant_ids:
-                    await self._book_works(tenant_id, [])
+                    await self._expire(tenant_id)
             except DATABASE_ERRORS as error:
                 log.warning("hold_expiry_waits", error=type(error).__name__)
                 await wait_out(_LOOK_SECONDS)
                 continue
             await asyncio.sleep(self._pause_seconds(next_time))
+
+    async def _expire(self, tenant_id: str) -> None:
+        try:
+            await self._book_works(tenant_id, [])
+        except DATABASE_ERRORS:
+            raise
+        except Exception:
+            # The holds of the other tenants end all the same.
+            log.exception("hold_expiry_failed", tenant_id=tenant_id)
 
     def _pause_seconds(self, next_time: datetime | None) -> float:
         if next_time is None:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from mesh.errors import Problem
 from mesh.interceptors.audit import AuditRow
+from services.ledger.model.changes import ChangeRequest
 from services.ledger.model.checkpoints import CheckpointSigner
 from services.ledger.model.evaluation import Booked
 from services.ledger.model.postings import Posting, Transaction
@@ -42,14 +43,13 @@ class Work:
     """One call that books.
 
     Attributes:
-        request_hash: of all that was asked for, to recognise the same call again.
+        request: to recognise the same call again.
         together: the postings are transfers of one call, announced by one event.
         audit_row: of the call, as if it ended well.
         trace_context: of the call, for its events.
     """
 
-    request_id: str
-    request_hash: bytes
+    request: ChangeRequest
     postings: Sequence[Posting]
     together: bool
     audit_row: AuditRow
