@@ -14,7 +14,7 @@ from typing import Any
 
 from mesh.errors import Problem, Reason, Violation
 from mesh.ids import new_id
-from services.ledger.model.accounts import Account, Side
+from services.ledger.model.accounts import DEBIT, Account
 from services.ledger.model.legs import check_balanced, check_held, legs_of
 from services.ledger.model.postings import Entry, HoldState, Kind, Leg, Posting, Transaction
 from services.ledger.model.related import Related
@@ -22,14 +22,17 @@ from services.ledger.model.running import (
     BalanceAfter,
     Movement,
     Running,
+    Sums,
     balance_after,
     check_limits,
     leg_problem,
     limit_problem,
-    overflow_problem,
     room_of,
 )
 
+_HOLD = Kind.HOLD
+_HELD = HoldState.HELD
+_WITH_LEGS = {Kind.POSTING, Kind.HOLD}
 _REVERSIBLE = {Kind.POSTING, Kind.HOLD_POSTING}
 
 
@@ -70,8 +73,10 @@ class Evaluation:
         # What undoes each change, the newest last.
         self._undo: list[tuple[Callable[[Any], object], Any]] = []
         self._booked_by_id: dict[str, Transaction] = {}
-        # Accounts that the posting being applied touched, with low and high before; None of one without limits.
-        self._touched: dict[Running, tuple[int, int] | None] = {}
+        # Of the posting being applied: what the accounts that it touched were before, and of those with limits, low
+        # and high before.
+        self._touched: dict[Running, Sums] = {}
+        self._bounds: dict[Running, tuple[int, int]] = {}
         self.booked: list[Booked] = []
 
     @property
@@ -86,9 +91,7 @@ class Evaluation:
     def undo(self, mark: tuple[int, int, int]) -> None:
         """Makes everything since the mark not have happened."""
         undone, booked, self._sequence = mark
-        while len(self._undo) > undone:
-            restore, saved = self._undo.pop()
-            restore(saved)
+        self._undo_changes(undone)
         for one in self.booked[booked:]:
             del self._booked_by_id[one.transaction.transaction_id]
             self._related.pop(one.transaction.transaction_id, None)
@@ -100,12 +103,12 @@ class Evaluation:
         Raises:
             Problem: the reasons that the contract gives for the RPC.
         """
-        mark = self.mark()
-        self._touched = {}
+        undone = len(self._undo)
+        self._begin()
         try:
             return self._post(posting)
         except Problem:
-            self.undo(mark)
+            self._undo_changes(undone)
             raise
 
     def expire(self, hold_id: str) -> Booked:
@@ -120,7 +123,7 @@ class Evaluation:
             effective_time=hold.transaction.expire_time,
             related_id=hold_id,
         )
-        self._touched = {}
+        self._begin()
         self._release(hold, HoldState.EXPIRED, expiry.transaction_id)
         return self._book(expiry, (), hold.transaction.book_name)
 
@@ -131,32 +134,31 @@ class Evaluation:
 
     def movements(self) -> list[Movement]:
         """The net change of each account that any posting changed."""
-        return [
-            Movement(account.account_key, *difference)
-            for running in self._accounts.values()
-            for account in (running.account,)
-            if any(
-                difference := (
-                    running.debits - account.debits_minor,
-                    running.credits - account.credits_minor,
-                    running.pending_debits - account.pending_debits_minor,
-                    running.pending_credits - account.pending_credits_minor,
-                )
-            )
-        ]
+        movements = [running.movement() for running in self._accounts.values()]
+        return [movement for movement in movements if movement is not None]
+
+    def _begin(self) -> None:
+        """Begins a posting."""
+        self._touched, self._bounds = {}, {}
+        self._undo.append((_restore, self._touched))
+
+    def _undo_changes(self, undone: int) -> None:
+        while len(self._undo) > undone:
+            restore, saved = self._undo.pop()
+            restore(saved)
 
     def _post(self, posting: Posting) -> Booked:
+        if posting.kind in _WITH_LEGS:
+            check_balanced(posting.legs)
+            self._check_time(posting, posting.book_name)
+            return self._book(posting, posting.legs, posting.book_name)
         if posting.kind is Kind.HOLD_VOID:
             hold = self._held(posting)
             self._release(hold, HoldState.VOIDED, posting.transaction_id)
             return self._book(posting, (), hold.transaction.book_name)
         if posting.kind is Kind.HOLD_POSTING:
             return self._post_hold(posting)
-        if posting.kind is Kind.REVERSAL:
-            return self._reverse(posting)
-        check_balanced(posting.legs)
-        self._check_time(posting, posting.book_name)
-        return self._book(posting, posting.legs, posting.book_name)
+        return self._reverse(posting)
 
     def _post_hold(self, posting: Posting) -> Booked:
         hold = self._held(posting)
@@ -250,13 +252,14 @@ class Evaluation:
         for entry in hold.transaction.entries:
             running = self._accounts[hold.transaction.book_name, entry.account_name]
             self._remember(running)
-            running.add(entry.side, -entry.amount_minor, pending=True)
+            running.release(entry)
 
     def _remember(self, running: Running) -> None:
         """Keeps what an account was before the posting that is being applied."""
         if running not in self._touched:
-            self._touched[running] = (running.low, running.high) if running.is_limited else None
-            self._undo.append((running.restore, running.save()))
+            self._touched[running] = running.save()
+            if running.is_limited:
+                self._bounds[running] = running.low, running.high
 
     def _check_time(self, posting: Posting, book_name: str) -> None:
         """Checks when a posting takes effect, and until when it holds.
@@ -288,28 +291,27 @@ class Evaluation:
             Problem: ACCOUNT_NOT_FOUND, ACCOUNT_NOT_OPEN, ACCOUNT_CURRENCY_MISMATCH or BALANCE_OVERFLOW for the first
                 leg at fault; BALANCE_LIMIT_EXCEEDED; BALANCE_ASSERTION_FAILED.
         """
-        pending = posting.kind is Kind.HOLD
+        pending = posting.kind is _HOLD
         if posting.up_to_available:
             legs = self._reduced(legs, book_name)
-        entries, account_keys = [], []
+        entries, moved = [], []
         sequence = self._sequence
-        moved: dict[Running, None] = {}
         for leg in legs:
             running = self._postable(leg, book_name)
-            moved[running] = None
             self._remember(running)
-            running.add(leg.side, leg.amount_minor, pending=pending)
-            if running.overflows:
-                raise overflow_problem(leg)
+            if pending:
+                running.hold(leg)
+            else:
+                running.post(leg)
             entries.append(
                 Entry(sequence, leg.account_name, leg.side, pending, leg.amount_minor, leg.currency, running.balance)
             )
-            account_keys.append(running.account.account_key)
+            moved.append(running)
             sequence += 1
-        for running in moved:
-            before = self._touched[running]
-            if before is not None:
-                check_limits(running, *before)
+        if self._bounds:
+            for running in moved:
+                if running.is_limited:
+                    check_limits(running, *self._bounds[running])
         for assertion in posting.assertions:
             self._check_assertion(assertion.account_name, assertion.balance_minor, assertion.currency, book_name)
         transaction = Transaction(
@@ -326,10 +328,10 @@ class Evaluation:
             posting.expire_time,
             posting.related_id,
             self._now,
-            HoldState.HELD if pending else None,
+            _HELD if pending else None,
         )
-        balances = tuple(balance_after(running) for running in moved) if posting.include_balances else ()
-        booked = Booked(transaction, account_keys, balances)
+        balances = tuple(map(balance_after, dict.fromkeys(moved))) if posting.include_balances else ()
+        booked = Booked(transaction, [running.account.account_key for running in moved], balances)
         self._sequence = sequence
         self.booked.append(booked)
         self._booked_by_id[transaction.transaction_id] = transaction
@@ -347,7 +349,7 @@ class Evaluation:
             if room_minor is None:
                 continue
             if room_minor <= 0:
-                is_raised = (leg.side is Side.DEBIT) is running.is_debit
+                is_raised = (leg.side is DEBIT) is running.is_debit
                 raise limit_problem(running, leg.amount_minor - room_minor, 0, is_raised=is_raised)
             amount_minor = min(amount_minor, room_minor)
         return [replace(leg, amount_minor=amount_minor) for leg in legs]
@@ -376,3 +378,8 @@ class Evaluation:
                 asserted_minor=str(balance_minor),
                 currency=running.account.currency,
             )
+
+
+def _restore(touched: Mapping[Running, Sums]) -> None:
+    for running, sums in touched.items():
+        running.restore(sums)

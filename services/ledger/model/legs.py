@@ -15,8 +15,10 @@ def check_balanced(legs: Sequence[Leg]) -> None:
     Raises:
         Problem: TRANSACTION_UNBALANCED, with the sums and the difference of the first currency at fault.
     """
-    if len(legs) == 2 and _are_opposite(*legs):  # noqa: PLR2004 - one debit and one credit, as most are
-        return
+    if len(legs) == 2:  # noqa: PLR2004 - one debit and one credit, as most are
+        one, other = legs
+        if one.amount_minor == other.amount_minor and one.side is not other.side and one.currency == other.currency:
+            return
     sums_minor: dict[str, list[int]] = {}
     for leg in legs:
         sums_minor.setdefault(leg.currency, [0, 0])[leg.side is Side.CREDIT] += leg.amount_minor
@@ -30,10 +32,6 @@ def check_balanced(legs: Sequence[Leg]) -> None:
                 credits_minor=str(credits_minor),
                 difference_minor=str(debits_minor - credits_minor),
             )
-
-
-def _are_opposite(one: Leg, other: Leg) -> bool:
-    return one.amount_minor == other.amount_minor and one.side is not other.side and one.currency == other.currency
 
 
 def legs_of(entries: Sequence[Entry], amount: Leg | None = None) -> tuple[Leg, ...]:

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 from mesh.errors import Problem, Reason
 from mesh.money import INT64_MAX
-from services.ledger.model.accounts import Account, AccountState, Side
-from services.ledger.model.postings import Leg
+from services.ledger.model.accounts import DEBIT, Account, AccountState, Side
+from services.ledger.model.postings import Entry, Leg
+
+_OPENED = AccountState.OPENED
+
+# Debits, credits, pending debits and pending credits of an account, in minor units.
+Sums = tuple[int, int, int, int]
 
 
 class Running:
@@ -27,21 +32,21 @@ class Running:
 
     def __init__(self, account: Account) -> None:
         self.account = account
-        self.is_debit = account.type.normal_side is Side.DEBIT
+        self.is_debit = account.type.normal_side is DEBIT
         self.lowest = account.limits.lowest_minor
         self.is_limited = self.lowest is not None or account.limits.max_balance_minor is not None
         # None: nothing can be posted to it.
-        self.postable_currency = account.currency if account.state is AccountState.OPENED else None
+        self.postable_currency = account.currency if account.state is _OPENED else None
         self.debits = account.debits_minor
         self.credits = account.credits_minor
         self.pending_debits = account.pending_debits_minor
         self.pending_credits = account.pending_credits_minor
 
-    def save(self) -> tuple[int, int, int, int]:
+    def save(self) -> Sums:
         """What `restore` needs to undo all that comes."""
         return self.debits, self.credits, self.pending_debits, self.pending_credits
 
-    def restore(self, saved: tuple[int, int, int, int]) -> None:
+    def restore(self, saved: Sums) -> None:
         """Undoes everything since `save`."""
         self.debits, self.credits, self.pending_debits, self.pending_credits = saved
 
@@ -66,22 +71,52 @@ class Running:
         # A high credit limit allows more than 64 bits can say.
         return None if self.lowest is None else min(max(0, self.low - self.lowest), INT64_MAX)
 
-    def add(self, side: Side, amount_minor: int, *, pending: bool) -> None:
-        """Adds to one of the four sums; a negative amount takes away."""
-        if pending:
-            if side is Side.DEBIT:
-                self.pending_debits += amount_minor
-            else:
-                self.pending_credits += amount_minor
-        elif side is Side.DEBIT:
-            self.debits += amount_minor
-        else:
-            self.credits += amount_minor
+    def post(self, leg: Leg) -> None:
+        """Adds what a leg posts.
 
-    @property
-    def overflows(self) -> bool:
-        """Whether a sum would not fit in 64 bits, now or once what is held is posted."""
-        return self.debits + self.pending_debits > INT64_MAX or self.credits + self.pending_credits > INT64_MAX
+        Raises:
+            Problem: BALANCE_OVERFLOW.
+        """
+        if leg.side is DEBIT:
+            self.debits += leg.amount_minor
+        else:
+            self.credits += leg.amount_minor
+        self._check_fits(leg)
+
+    def hold(self, leg: Leg) -> None:
+        """Adds what a leg holds.
+
+        Raises:
+            Problem: BALANCE_OVERFLOW.
+        """
+        if leg.side is DEBIT:
+            self.pending_debits += leg.amount_minor
+        else:
+            self.pending_credits += leg.amount_minor
+        self._check_fits(leg)
+
+    def release(self, entry: Entry) -> None:
+        """Takes away what an entry held."""
+        if entry.side is DEBIT:
+            self.pending_debits -= entry.amount_minor
+        else:
+            self.pending_credits -= entry.amount_minor
+
+    def movement(self) -> Movement | None:
+        """What was added to the account as it was read; None when that is nothing."""
+        account = self.account
+        sums = (
+            self.debits - account.debits_minor,
+            self.credits - account.credits_minor,
+            self.pending_debits - account.pending_debits_minor,
+            self.pending_credits - account.pending_credits_minor,
+        )
+        return Movement(account.account_key, *sums) if any(sums) else None
+
+    def _check_fits(self, leg: Leg) -> None:
+        """Checks that no sum leaves 64 bits, now or once what is held is posted."""
+        if self.debits + self.pending_debits > INT64_MAX or self.credits + self.pending_credits > INT64_MAX:
+            raise overflow_problem(leg)
 
 
 @dataclass(slots=True)
@@ -120,7 +155,7 @@ def balance_after(running: Running) -> BalanceAfter:
 
 def room_of(running: Running, side: Side) -> int | None:
     """How much can be added on a side of an account; None for any amount. Without a lowest balance, down to zero."""
-    if (side is Side.DEBIT) is running.is_debit:
+    if (side is DEBIT) is running.is_debit:
         highest = running.account.limits.max_balance_minor
         return None if highest is None else highest - running.high
     return running.low - (running.lowest or 0)
