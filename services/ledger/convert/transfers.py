@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Literal
 
 from kente.ledger.v1 import ledger_pb2
 from kente.ledger.v1 import ledger_service_pb2 as pb2
 
 from mesh.errors import Problem, Reason, Violation
 from services.ledger.convert.common import book_name_from_proto, metadata_from_proto, time_from_proto
-from services.ledger.convert.postings import TRANSFERS_LETTER, effective_time_from_proto
-from services.ledger.model.accounts import Side
+from services.ledger.convert.postings import TRANSFERS_LETTER
+from services.ledger.model.accounts import CREDIT, DEBIT
 from services.ledger.model.evaluation import Booked
 from services.ledger.model.postings import Kind, Leg, Posting
 
 _TRANSFERS_TAG = b"\x12"  # field 2, with a length
 _RESULTS_TAG = b"\x0a"  # field 1, with a length
+# Found once, as DEBIT is.
+_HOLD = Kind.HOLD
+_MOVEMENTS = {Kind.POSTING, Kind.HOLD}
 _ACTIONS = {
     ledger_pb2.Transfer.ACTION_UNSPECIFIED: Kind.POSTING,
     ledger_pb2.Transfer.ACTION_POST: Kind.POSTING,
@@ -23,6 +29,8 @@ _ACTIONS = {
     ledger_pb2.Transfer.ACTION_POST_HOLD: Kind.HOLD_POSTING,
     ledger_pb2.Transfer.ACTION_VOID_HOLD: Kind.HOLD_VOID,
 }
+
+TimeField = Literal["effective_time", "expire_time"]
 
 
 def transfers_from_proto(request: pb2.CreateTransfersRequest) -> list[Posting]:
@@ -32,34 +40,36 @@ def transfers_from_proto(request: pb2.CreateTransfersRequest) -> list[Posting]:
         Problem: FIELD_INVALID, naming each field at fault.
     """
     book_name = book_name_from_proto(request.book_name)
-    violations: list[Violation] = []
-    for index, transfer in enumerate(request.transfers):
-        violations += [Violation(f"transfers[{index}].{field}", words) for field, words in _transfer_faults(transfer)]
-    if request.transfers[-1].linked:
+    # Each is looked at twice, and made an object of Python once.
+    transfers = list(request.transfers)
+    violations = [
+        Violation(f"transfers[{index}].{field}", words)
+        for index, transfer in enumerate(transfers)
+        for field, words in _transfer_faults(transfer)
+    ]
+    if transfers[-1].linked:
         words = "ends the batch within a linked group: add the rest of the group, or clear linked"
-        violations.append(Violation(f"transfers[{len(request.transfers) - 1}].linked", words))
+        violations.append(Violation(f"transfers[{len(transfers) - 1}].linked", words))
     if violations:
         raise Problem(Reason.FIELD_INVALID, violations=violations)
     # Ends what is kept of each: the request as it would look with this one transfer.
     book = pb2.CreateTransfersRequest(book_name=request.book_name).SerializeToString()
-    return [
-        _transfer_from_proto(transfer, book_name, book, f"transfers[{index}].")
-        for index, transfer in enumerate(request.transfers)
-    ]
+    return [_transfer_from_proto(transfer, book_name, book, index) for index, transfer in enumerate(transfers)]
 
 
-def _transfer_from_proto(transfer: ledger_pb2.Transfer, book_name: str, book: bytes, field: str) -> Posting:
-    kind = _ACTIONS[transfer.action]
-    amount_minor, currency = transfer.amount.amount_minor, transfer.amount.currency
+def _transfer_from_proto(transfer: ledger_pb2.Transfer, book_name: str, book: bytes, index: int) -> Posting:
+    kind, amount = _ACTIONS[transfer.action], transfer.amount
+    amount_minor, currency = amount.amount_minor, amount.currency
     legs: tuple[Leg, ...] = ()
-    if kind is Kind.HOLD_POSTING:
-        # The amount only: the hold knows the accounts.
-        legs = (Leg("", Side.DEBIT, amount_minor, currency),) if amount_minor else ()
-    elif kind is not Kind.HOLD_VOID:
+    if kind in _MOVEMENTS:
         legs = (
-            Leg(transfer.debit_account_name, Side.DEBIT, amount_minor, currency),
-            Leg(transfer.credit_account_name, Side.CREDIT, amount_minor, currency),
+            Leg(transfer.debit_account_name, DEBIT, amount_minor, currency),
+            Leg(transfer.credit_account_name, CREDIT, amount_minor, currency),
         )
+    elif kind is Kind.HOLD_POSTING and amount_minor:
+        # The amount only: the hold knows the accounts.
+        legs = (Leg("", DEBIT, amount_minor, currency),)
+    metadata = transfer.metadata
     return Posting(
         transfer.transaction_id,
         kind,
@@ -68,9 +78,9 @@ def _transfer_from_proto(transfer: ledger_pb2.Transfer, book_name: str, book: by
         book_name,
         transfer.description,
         transfer.source_id,
-        metadata_from_proto(transfer.metadata, f"{field}metadata") if transfer.metadata else {},
-        effective_time_from_proto(transfer, field),
-        time_from_proto(transfer.expire_time, f"{field}expire_time") if transfer.HasField("expire_time") else None,
+        metadata_from_proto(metadata, f"transfers[{index}].metadata") if metadata else {},
+        _time_from_proto(transfer, "effective_time", index),
+        _time_from_proto(transfer, "expire_time", index),
         transfer.hold_transaction_id,
         linked=transfer.linked,
         up_to_available=transfer.up_to_available,
@@ -78,55 +88,65 @@ def _transfer_from_proto(transfer: ledger_pb2.Transfer, book_name: str, book: by
     )
 
 
-def _transfer_faults(transfer: ledger_pb2.Transfer) -> Iterable[tuple[str, str]]:
+def _time_from_proto(transfer: ledger_pb2.Transfer, field: TimeField, index: int) -> datetime | None:
+    if not transfer.HasField(field):
+        return None
+    return time_from_proto(getattr(transfer, field), f"transfers[{index}].{field}")
+
+
+def _transfer_faults(transfer: ledger_pb2.Transfer) -> list[tuple[str, str]]:
     """Fields of a transfer that do not go together, each with what is wrong and what to do."""
     kind = _ACTIONS[transfer.action]
-    if kind in {Kind.POSTING, Kind.HOLD}:
-        yield from _movement_faults(transfer)
-    else:
-        yield from _hold_end_faults(transfer, kind)
-    if kind is not Kind.HOLD and transfer.HasField("expire_time"):
-        yield "expire_time", "is for ACTION_HOLD: leave it out"
+    faults = _movement_faults(transfer) if kind in _MOVEMENTS else _hold_end_faults(transfer, kind)
+    if kind is not _HOLD and transfer.HasField("expire_time"):
+        faults.append(("expire_time", "is for ACTION_HOLD: leave it out"))
+    return faults
 
 
-def _movement_faults(transfer: ledger_pb2.Transfer) -> Iterable[tuple[str, str]]:
+def _movement_faults(transfer: ledger_pb2.Transfer) -> list[tuple[str, str]]:
+    faults = []
     if not transfer.debit_account_name:
-        yield "debit_account_name", "is empty: name the account to debit"
+        faults.append(("debit_account_name", "is empty: name the account to debit"))
     if not transfer.credit_account_name:
-        yield "credit_account_name", "is empty: name the account to credit"
+        faults.append(("credit_account_name", "is empty: name the account to credit"))
     if transfer.amount.amount_minor <= 0:
-        yield "amount.amount_minor", "must be more than zero minor units"
+        faults.append(("amount.amount_minor", "must be more than zero minor units"))
     if transfer.hold_transaction_id:
-        yield "hold_transaction_id", "is for ACTION_POST_HOLD and ACTION_VOID_HOLD: leave it out"
+        faults.append(("hold_transaction_id", "is for ACTION_POST_HOLD and ACTION_VOID_HOLD: leave it out"))
+    return faults
 
 
-def _hold_end_faults(transfer: ledger_pb2.Transfer, kind: Kind) -> Iterable[tuple[str, str]]:
+def _hold_end_faults(transfer: ledger_pb2.Transfer, kind: Kind) -> list[tuple[str, str]]:
+    faults = []
     if not transfer.hold_transaction_id:
-        yield "hold_transaction_id", "is empty: name the hold"
-    for field in ("debit_account_name", "credit_account_name", "source_id"):
-        if getattr(transfer, field):
-            yield field, "is known from the hold: leave it out"
+        faults.append(("hold_transaction_id", "is empty: name the hold"))
+    known = [field for field in ("debit_account_name", "credit_account_name", "source_id") if getattr(transfer, field)]
+    faults += [(field, "is known from the hold: leave it out") for field in known]
     if transfer.up_to_available:
-        yield "up_to_available", "is for ACTION_POST and ACTION_HOLD: leave it out"
+        faults.append(("up_to_available", "is for ACTION_POST and ACTION_HOLD: leave it out"))
     if not transfer.HasField("amount"):
-        return
+        return faults
     if kind is Kind.HOLD_VOID:
-        yield "amount", "is known from the hold: leave it out"
+        faults.append(("amount", "is known from the hold: leave it out"))
     elif transfer.amount.amount_minor <= 0:
-        yield "amount.amount_minor", "must be more than zero minor units; leave amount out to post all that is held"
+        words = "must be more than zero minor units; leave amount out to post all that is held"
+        faults.append(("amount.amount_minor", words))
+    return faults
 
 
 def transfer_result_to_proto(booked: Booked) -> ledger_pb2.TransferResult:
     """The answer to whoever asked for one transfer of several."""
     transaction = booked.transaction
-    result = ledger_pb2.TransferResult(transaction_id=transaction.transaction_id, leaf_index=transaction.leaf_index)
+    # Field by field: arguments by name take longer.
+    result = ledger_pb2.TransferResult()
+    result.transaction_id, result.leaf_index = transaction.transaction_id, transaction.leaf_index
     if not transaction.entries:
         return result
-    first = transaction.entries[0]
-    result.amount.amount_minor, result.amount.currency = first.amount_minor, first.currency
+    first, amount = transaction.entries[0], result.amount
+    amount.amount_minor, amount.currency = first.amount_minor, first.currency
     result.first_sequence = transaction.first_sequence
     for entry in transaction.entries:
-        if entry.side is Side.DEBIT:
+        if entry.side is DEBIT:
             result.debit_balance_after_minor = entry.balance_after_minor
         else:
             result.credit_balance_after_minor = entry.balance_after_minor
@@ -157,6 +177,7 @@ def _transfer_bytes(transfer: ledger_pb2.Transfer, book: bytes) -> bytes:
     return b"".join((TRANSFERS_LETTER, _TRANSFERS_TAG, _varint(len(body)), body, book))
 
 
+@lru_cache(maxsize=1024)
 def _varint(number: int) -> bytes:
     """A length as it stands before a field (protobuf encoding)."""
     parts = bytearray()

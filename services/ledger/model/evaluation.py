@@ -30,6 +30,7 @@ from services.ledger.model.running import (
     room_of,
 )
 
+# Found once, as DEBIT is.
 _HOLD = Kind.HOLD
 _HELD = HoldState.HELD
 _WITH_LEGS = {Kind.POSTING, Kind.HOLD}
@@ -331,7 +332,7 @@ class Evaluation:
             _HELD if pending else None,
         )
         balances = tuple(map(balance_after, dict.fromkeys(moved))) if posting.include_balances else ()
-        booked = Booked(transaction, [running.account.account_key for running in moved], balances)
+        booked = Booked(transaction, [running.account_key for running in moved], balances)
         self._sequence = sequence
         self.booked.append(booked)
         self._booked_by_id[transaction.transaction_id] = transaction

@@ -23,7 +23,6 @@ _ABSENT = b"\x00\x00\x00\x00"
 _pack_length = struct.Struct(">I").pack
 # The length of an integer field, and the integer.
 _pack_integer = struct.Struct(">Iq").pack
-_pack_two_integers = struct.Struct(">IqIq").pack
 
 
 class RecordError(ValueError):
@@ -35,17 +34,14 @@ def _text(text: str) -> bytes:
     return _pack_length(len(data)) + data
 
 
-# Names and codes come again and again; ids and descriptions don't, and would only push those out.
-_common_text = lru_cache(maxsize=16_384)(_text)
+# For what there are few of. Of accounts there are many: to find one of so many texts takes longer than to make it anew.
+_common_text = lru_cache(maxsize=1024)(_text)
 
 _FORM = _text(RECORD_FORM)
 _NO_METADATA = _pack_integer(_INTEGER_BYTES, 0)
 _KINDS = {kind: _text(kind.value) for kind in Kind}
-_SIDES = {
-    (side, pending): _text(side.value) + b"\x00\x00\x00\x01" + bytes([pending])
-    for side in Side
-    for pending in (False, True)
-}
+_POSTED_SIDES = {side: _text(side.value) + b"\x00\x00\x00\x01\x00" for side in Side}
+_PENDING_SIDES = {side: _text(side.value) + b"\x00\x00\x00\x01\x01" for side in Side}
 
 
 def encode_record(tenant_id: str, transaction: Transaction) -> bytes:
@@ -63,16 +59,15 @@ def encode_record(tenant_id: str, transaction: Transaction) -> bytes:
         _text(transaction.related_id) if transaction.related_id else _ABSENT,
         _ABSENT if effective_time is None else _time(effective_time),
         _ABSENT if expire_time is None else _time(expire_time),
-        _pack_two_integers(
-            _INTEGER_BYTES, _microseconds(transaction.create_time), _INTEGER_BYTES, transaction.first_sequence
-        ),
+        _common_time(transaction.create_time),
+        _pack_integer(_INTEGER_BYTES, transaction.first_sequence),
         _metadata(transaction) if transaction.metadata else _NO_METADATA,
         _pack_integer(_INTEGER_BYTES, len(transaction.entries)),
     ]
     for entry in transaction.entries:
         parts += (
-            _common_text(entry.account_name),
-            _SIDES[entry.side, entry.pending],
+            _text(entry.account_name),
+            (_PENDING_SIDES if entry.pending else _POSTED_SIDES)[entry.side],
             _pack_integer(_INTEGER_BYTES, entry.amount_minor),
             _common_text(entry.currency),
             _pack_integer(_INTEGER_BYTES, entry.balance_after_minor),
@@ -89,14 +84,15 @@ def _metadata(transaction: Transaction) -> bytes:
     return b"".join(parts)
 
 
-def _microseconds(time: datetime) -> int:
+def _time(time: datetime) -> bytes:
     since = time - _EPOCH
     # Faster than a division of one timedelta by another.
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return _pack_integer(_INTEGER_BYTES, microseconds)
 
 
-def _time(time: datetime) -> bytes:
-    return _pack_integer(_INTEGER_BYTES, _microseconds(time))
+# All that is booked together has the same.
+_common_time = lru_cache(maxsize=16)(_time)
 
 
 def decode_record(record: bytes) -> tuple[str, Transaction]:

@@ -20,6 +20,7 @@ class Running:
 
     __slots__ = (
         "account",
+        "account_key",
         "credits",
         "debits",
         "is_debit",
@@ -32,6 +33,7 @@ class Running:
 
     def __init__(self, account: Account) -> None:
         self.account = account
+        self.account_key = account.account_key
         self.is_debit = account.type.normal_side is DEBIT
         self.lowest = account.limits.lowest_minor
         self.is_limited = self.lowest is not None or account.limits.max_balance_minor is not None
@@ -111,7 +113,7 @@ class Running:
             self.pending_debits - account.pending_debits_minor,
             self.pending_credits - account.pending_credits_minor,
         )
-        return Movement(account.account_key, *sums) if any(sums) else None
+        return Movement(self.account_key, *sums) if any(sums) else None
 
     def _check_fits(self, leg: Leg) -> None:
         """Checks that no sum leaves 64 bits, now or once what is held is posted."""
