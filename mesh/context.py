@@ -72,9 +72,14 @@ def remaining_seconds(default: float = 15.0) -> float:
     return max(0.0, call.deadline_monotonic - time.monotonic())
 
 
+def make_current(call: Call) -> None:
+    """Makes a call the current one, until the current task ends."""
+    _current.set(call)
+
+
 @contextmanager
 def handling(call: Call) -> Iterator[Call]:
-    """Makes a call the current one."""
+    """Makes a call the current one within a block."""
     token = _current.set(call)
     try:
         yield call

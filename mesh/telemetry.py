@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry import context as trace_context
 from opentelemetry import propagate, trace
@@ -54,31 +54,26 @@ def configure_telemetry(settings: MeshSettings, process: str) -> None:
         AsyncPGInstrumentor().instrument()  # type: ignore[no-untyped-call]  # the library has no types
 
 
-@contextmanager
-def server_span(service: str, name: str, metadata: Mapping[str, str]) -> Iterator[trace.Span]:
-    """The span of an RPC that this process answers, under the caller's."""
+def server_span(service: str, name: str, metadata: Mapping[str, str]) -> AbstractContextManager[trace.Span]:
+    """The span of an RPC that this process answers, under the caller's. To be entered in the call's own task."""
     parent = propagate.extract(metadata) if any(carrier in metadata for carrier in _CARRIERS) else None
     if _exports:
-        with tracer.start_as_current_span(
+        return tracer.start_as_current_span(
             f"{service}/{name}",
             context=parent,
             kind=trace.SpanKind.SERVER,
             attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
             # What a Problem says is recorded by its reason; its text stays out of traces.
             record_exception=False,
-        ) as span:
-            yield span
-        return
+        )
     span = trace.get_current_span(parent)
     if not span.get_span_context().is_valid:
         # Ids only, so that logs, answers and the next services name the same trace. They are no secrets.
         trace_id, span_id = random.getrandbits(128), random.getrandbits(64)
         span = trace.NonRecordingSpan(trace.SpanContext(trace_id, span_id, is_remote=False, trace_flags=_SAMPLED))
-    token = trace_context.attach(trace.set_span_in_context(span, parent))
-    try:
-        yield span
-    finally:
-        trace_context.detach(token)
+    # Never detached: the call's own task ends with the call.
+    trace_context.attach(trace.set_span_in_context(span, parent))
+    return nullcontext(span)
 
 
 @contextmanager

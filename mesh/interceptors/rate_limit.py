@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import structlog
 from kente.options.v1.options_pb2 import Audience, Rate
-from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
-from limits.aio.strategies import FixedWindowRateLimiter
 from redis.exceptions import RedisError
 
 from mesh.cache import rate_limit_storage
@@ -22,47 +21,52 @@ _ANONYMOUS = Audience.AUDIENCE_ANONYMOUS
 CLIENT_ADDRESS = "kente-client-address"
 
 
+class _Limit(NamedTuple):
+    """So many calls of a rate class in so many seconds, which begin with the first of them."""
+
+    rate: str
+    calls: int
+    seconds: int
+
+
 class RateLimit:
     """Counts calls by tenant, or by address where there is no tenant yet."""
 
     def __init__(self, settings: MeshSettings) -> None:
-        self._limiter = FixedWindowRateLimiter(rate_limit_storage(settings.cache_url))
-        limits = {
-            Rate.RATE_READ: RateLimitItemPerSecond(settings.read_rate_per_second),
-            Rate.RATE_WRITE: RateLimitItemPerSecond(settings.write_rate_per_second),
-            Rate.RATE_CREDENTIAL: RateLimitItemPerMinute(settings.credential_rate_per_minute),
-        }
-        self._limits: dict[int, tuple[RateLimitItem, str]] = {
-            rate: (limit, Rate.Name(rate)) for rate, limit in limits.items()
+        self._counters = rate_limit_storage(settings.cache_url)
+        self._limits: dict[int, _Limit] = {
+            Rate.RATE_READ: _Limit("RATE_READ", settings.read_rate_per_second, 1),
+            Rate.RATE_WRITE: _Limit("RATE_WRITE", settings.write_rate_per_second, 1),
+            Rate.RATE_CREDENTIAL: _Limit("RATE_CREDENTIAL", settings.credential_rate_per_minute, 60),
         }
 
     async def __call__(self, exchange: Exchange, proceed: Proceed) -> Answer:
         """Refuses a call over the limit, and says when to come back."""
-        limited, caller = self._limits.get(exchange.method.policy.rate), _caller(exchange)
-        if limited is None or not caller:
+        limit, caller = self._limits.get(exchange.method.policy.rate), _caller(exchange)
+        if limit is None or not caller:
             return await proceed(exchange)
-        limit, rate = limited
-        retry_after_seconds = await self._retry_after_seconds(limit, rate, caller)
+        retry_after_seconds = await self._retry_after_seconds(limit, caller)
         if retry_after_seconds is not None:
             raise Problem(
                 Reason.RATE_LIMITED,
-                f"more than {limit.amount} calls in {limit.get_expiry()} s",
+                f"more than {limit.calls} calls in {limit.seconds} s",
                 retry_after_seconds=retry_after_seconds,
-                limit=str(limit.amount),
+                limit=str(limit.calls),
             )
         return await proceed(exchange)
 
-    async def _retry_after_seconds(self, limit: RateLimitItem, rate: str, caller: str) -> float | None:
+    async def _retry_after_seconds(self, limit: _Limit, caller: str) -> float | None:
         """When to come back, for a call over the limit; None for one within it."""
+        counter = f"{limit.rate}/{caller}"
         try:
-            if await self._limiter.hit(limit, rate, caller):
+            if await self._counters.incr(counter, limit.seconds) <= limit.calls:
                 return None
-            window = await self._limiter.get_window_stats(limit, rate, caller)
+            end = await self._counters.get_expiry(counter)
         except (RedisError, OSError) as error:
             # Counting protects us from too much work; it must not become a reason to do none.
             log.warning("rate_limit_not_counted", error=type(error).__name__)
             return None
-        return max(0.05, window.reset_time - time.time())
+        return max(0.05, end - time.time())
 
 
 def _caller(exchange: Exchange) -> str:

@@ -9,7 +9,7 @@ from functools import cache
 import structlog
 from prometheus_client import Histogram
 
-from mesh.context import handling
+from mesh.context import make_current
 from mesh.errors import Problem
 from mesh.interceptors.chain import Answer, Exchange, Proceed
 from mesh.telemetry import server_span
@@ -27,9 +27,10 @@ async def telemetry(exchange: Exchange, proceed: Proceed) -> Answer:
     started = time.perf_counter()
     reason = "OK"
     method = exchange.method
-    # Bound without a look at what else is bound: this is the call's own task.
-    bound = structlog.contextvars.bind_contextvars(method=method.full_name)
-    with handling(exchange.call), server_span(method.service, method.name, exchange.metadata) as span:
+    # None of it is taken back: gRPC makes a task for each call, and what is bound in a task ends with it.
+    make_current(exchange.call)
+    structlog.contextvars.bind_contextvars(method=method.full_name)
+    with server_span(method.service, method.name, exchange.metadata) as span:
         try:
             return await proceed(exchange)
         except Problem as problem:
@@ -41,7 +42,6 @@ async def telemetry(exchange: Exchange, proceed: Proceed) -> Answer:
             raise
         finally:
             _seconds(method.full_name, reason).observe(time.perf_counter() - started)
-            structlog.contextvars.reset_contextvars(**bound)
 
 
 @cache
