@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 
 import uuid_utils
 
@@ -25,7 +24,7 @@ def derive_id(prefix: str, *parts: str) -> str:
 
 def derive_uuid(*parts: str) -> str:
     """The same UUID (form 4) for the same parts, for request ids and for providers' idempotency keys."""
-    return str(uuid.UUID(int=_digest(parts), version=4))
+    return str(uuid_utils.UUID(int=_digest(parts), version=4))
 
 
 def _digest(parts: tuple[str, ...]) -> int:

@@ -50,6 +50,13 @@ def _timestamp(time: datetime) -> Timestamp:
 
 
 @lru_cache(maxsize=256)
+def time_fields(time: datetime) -> Mapping[str, int]:
+    """A time as the fields of its message."""
+    timestamp = _timestamp(time)
+    return {"seconds": timestamp.seconds, "nanos": timestamp.nanos}
+
+
+@lru_cache(maxsize=256)
 def time_to_json(time: datetime) -> str:
     """A time as proto3 JSON has it."""
     return _timestamp(time).ToJsonString()
@@ -80,6 +87,8 @@ def metadata_from_proto(metadata: Mapping[str, str], field: str) -> dict[str, st
         Problem: FIELD_INVALID, it is too large.
     """
     kept = dict(metadata)
+    if not kept:
+        return kept
     size = sum(len(text.encode()) for pair in kept.items() for text in pair)
     if size > METADATA_BYTES_MAX:
         description = f"holds {size} bytes of names and values: keep to {METADATA_BYTES_MAX}"

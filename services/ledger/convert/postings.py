@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -18,11 +18,12 @@ from services.ledger.convert.common import (
     SIDES_TO_PROTO,
     book_name_from_proto,
     metadata_from_proto,
-    money_to_proto,
+    time_fields,
     time_from_proto,
     time_to_json,
     time_to_proto,
 )
+from services.ledger.model.accounts import Side
 from services.ledger.model.evaluation import Booked
 from services.ledger.model.postings import Assertion, Entry, Kind, Leg, Posting, Transaction
 from services.ledger.model.proofs import Checkpoint, InclusionProof
@@ -40,6 +41,8 @@ _REQUEST_TYPES: dict[bytes, type[Message]] = {
     b"R": pb2.ReverseTransactionRequest,
     TRANSFERS_LETTER: pb2.CreateTransfersRequest,
 }
+_KIND_NAMES = {kind: f"KIND_{kind.name}" for kind in Kind}
+_SIDE_NAMES = {side: f"SIDE_{side.name}" for side in Side}
 _LETTERS = {type_: letter for letter, type_ in _REQUEST_TYPES.items()}
 
 
@@ -56,7 +59,7 @@ def posting_from_proto(request: pb2.CreateTransactionRequest) -> Posting:
         transaction_id=request.transaction_id,
         kind=Kind.HOLD if request.pending else Kind.POSTING,
         request=_request_bytes(request),
-        legs=_legs_from_proto(request.legs),
+        legs=tuple(map(_leg_from_proto, request.legs)),
         book_name=book_name_from_proto(request.book_name),
         description=request.description,
         source_id=request.source_id,
@@ -83,7 +86,7 @@ def hold_posting_from_proto(request: pb2.PostHoldRequest) -> Posting:
         transaction_id=request.transaction_id,
         kind=Kind.HOLD_POSTING,
         request=_request_bytes(request),
-        legs=_legs_from_proto(request.legs),
+        legs=tuple(map(_leg_from_proto, request.legs)),
         description=request.description,
         metadata=metadata_from_proto(request.metadata, "metadata"),
         effective_time=effective_time_from_proto(request),
@@ -170,10 +173,9 @@ def _request_bytes(request: SingleRequest) -> bytes:
     return _LETTERS[type(request)] + body.SerializeToString(deterministic=True)
 
 
-def _legs_from_proto(legs: Iterable[ledger_pb2.Leg]) -> tuple[Leg, ...]:
-    return tuple(
-        Leg(leg.account_name, SIDES_FROM_PROTO[leg.side], leg.amount.amount_minor, leg.amount.currency) for leg in legs
-    )
+def _leg_from_proto(leg: ledger_pb2.Leg) -> Leg:
+    amount = leg.amount
+    return Leg(leg.account_name, SIDES_FROM_PROTO[leg.side], amount.amount_minor, amount.currency)
 
 
 def effective_time_from_proto(message: Any, prefix: str = "") -> datetime | None:  # noqa: ANN401 - any request that has the field
@@ -188,48 +190,57 @@ def invalid(field: str, description: str) -> Problem:
 
 def transaction_to_proto(transaction: Transaction) -> ledger_pb2.Transaction:
     """A transaction as callers see it, with its entries."""
-    message = ledger_pb2.Transaction(
-        transaction_id=transaction.transaction_id,
-        description=transaction.description,
-        source_id=transaction.source_id,
-        entries=[entry_to_proto(entry, transaction) for entry in transaction.entries],
-        effective_time=time_to_proto(transaction.effective_time or transaction.create_time),
-        create_time=time_to_proto(transaction.create_time),
-        book_name=transaction.book_name,
-        kind=KINDS_TO_PROTO[transaction.kind],
-        metadata=transaction.metadata,
-        leaf_index=transaction.leaf_index,
-        expire_time=time_to_proto(transaction.expire_time),
-        related_transaction_id=transaction.related_id,
-        later_transaction_ids=transaction.later_ids,
-    )
-    if transaction.hold_state is not None:
-        message.hold_state = HOLD_STATES_TO_PROTO[transaction.hold_state]
-    return message
+    return ledger_pb2.Transaction(**_transaction_fields(transaction))
 
 
-def entry_to_proto(entry: Entry, transaction: Transaction) -> ledger_pb2.Entry:
-    """An entry as callers see it."""
-    return ledger_pb2.Entry(
-        sequence=entry.sequence,
-        transaction_id=transaction.transaction_id,
-        account_name=entry.account_name,
-        side=SIDES_TO_PROTO[entry.side],
-        amount=money_to_proto(entry.amount_minor, entry.currency),
-        balance_after=money_to_proto(entry.balance_after_minor, entry.currency),
-        create_time=time_to_proto(transaction.create_time),
-        pending=entry.pending,
-        effective_time=time_to_proto(transaction.effective_time or transaction.create_time),
-    )
+# Messages are made of the fields of the messages within them: what is a message already would be written and read again
+# to get there.
+
+
+def _transaction_fields(transaction: Transaction) -> dict[str, Any]:
+    expire_time, hold_state = transaction.expire_time, transaction.hold_state
+    times = {
+        "create_time": time_fields(transaction.create_time),
+        "effective_time": time_fields(transaction.effective_time or transaction.create_time),
+    }
+    return {
+        "transaction_id": transaction.transaction_id,
+        "description": transaction.description,
+        "source_id": transaction.source_id,
+        "entries": [_entry_fields(entry, transaction, times) for entry in transaction.entries],
+        **times,
+        "book_name": transaction.book_name,
+        "kind": KINDS_TO_PROTO[transaction.kind],
+        "metadata": transaction.metadata,
+        "leaf_index": transaction.leaf_index,
+        "expire_time": None if expire_time is None else time_fields(expire_time),
+        "hold_state": None if hold_state is None else HOLD_STATES_TO_PROTO[hold_state],
+        "related_transaction_id": transaction.related_id,
+        "later_transaction_ids": transaction.later_ids,
+    }
+
+
+def _entry_fields(entry: Entry, transaction: Transaction, times: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "sequence": entry.sequence,
+        "transaction_id": transaction.transaction_id,
+        "account_name": entry.account_name,
+        "side": SIDES_TO_PROTO[entry.side],
+        "amount": {"amount_minor": entry.amount_minor, "currency": entry.currency},
+        "balance_after": {"amount_minor": entry.balance_after_minor, "currency": entry.currency},
+        "pending": entry.pending,
+        **times,
+    }
 
 
 def booked_to_proto(booked: Booked, proof: InclusionProof | None) -> pb2.CreateTransactionResponse:
     """The answer to whoever asked for one transaction; all four RPCs that book one answer alike."""
-    return pb2.CreateTransactionResponse(
-        transaction=transaction_to_proto(booked.transaction),
-        balances=[_balance_to_proto(balance) for balance in booked.balances],
-        proof=inclusion_proof_to_proto(proof) if proof else None,
-    )
+    fields: dict[str, Any] = {
+        "transaction": _transaction_fields(booked.transaction),
+        "balances": [_balance_fields(balance) for balance in booked.balances],
+        "proof": inclusion_proof_to_proto(proof) if proof else None,
+    }
+    return pb2.CreateTransactionResponse(**fields)
 
 
 def inclusion_proof_to_proto(proof: InclusionProof) -> proof_pb2.InclusionProof:
@@ -252,14 +263,14 @@ def checkpoint_to_proto(checkpoint: Checkpoint) -> proof_pb2.Checkpoint:
     )
 
 
-def _balance_to_proto(balance: BalanceAfter) -> ledger_pb2.AccountBalance:
-    return ledger_pb2.AccountBalance(
-        account_name=balance.account_name,
-        balance=money_to_proto(balance.balance_minor, balance.currency),
-        pending_debits_minor=balance.pending_debits_minor,
-        pending_credits_minor=balance.pending_credits_minor,
-        available_minor=balance.available_minor,
-    )
+def _balance_fields(balance: BalanceAfter) -> dict[str, Any]:
+    return {
+        "account_name": balance.account_name,
+        "balance": {"amount_minor": balance.balance_minor, "currency": balance.currency},
+        "pending_debits_minor": balance.pending_debits_minor,
+        "pending_credits_minor": balance.pending_credits_minor,
+        "available_minor": balance.available_minor,
+    }
 
 
 def transaction_to_json(transaction: Transaction) -> dict[str, Any]:
@@ -275,7 +286,7 @@ def transaction_to_json(transaction: Transaction) -> dict[str, Any]:
         "entries": [_entry_to_json(entry, transaction, times) for entry in transaction.entries],
         **times,
         "bookName": transaction.book_name,
-        "kind": f"KIND_{transaction.kind.name}",
+        "kind": _KIND_NAMES[transaction.kind],
         "metadata": dict(transaction.metadata),
         "leafIndex": str(transaction.leaf_index) if transaction.leaf_index else "",
         "expireTime": time_to_json(transaction.expire_time) if transaction.expire_time else "",
@@ -291,7 +302,7 @@ def _entry_to_json(entry: Entry, transaction: Transaction, times: Mapping[str, s
         "sequence": str(entry.sequence),
         "transactionId": transaction.transaction_id,
         "accountName": entry.account_name,
-        "side": f"SIDE_{entry.side.name}",
+        "side": _SIDE_NAMES[entry.side],
         "amount": _money_to_json(entry.amount_minor, entry.currency),
         "balanceAfter": _money_to_json(entry.balance_after_minor, entry.currency),
         **times,
