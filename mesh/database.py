@@ -93,12 +93,15 @@ class Database:
             self.pool.terminate()
 
     @asynccontextmanager
-    async def transaction(self, tenant_id: str, *, by_index: bool = False) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, tenant_id: str, *, by_index: bool = False, first: str = ""
+    ) -> AsyncIterator[Connection]:
         """One transaction that sees and writes only the tenant's rows.
 
         Args:
             by_index: each statement finds its rows by an index, whatever the planner believes of the tables. For
                 statements that name their rows, some or thousands, in tables of any size.
+            first: a statement without arguments and without an answer, such as a lock, that goes along with BEGIN.
 
         Raises:
             DatabaseAwayError: and the other UNAVAILABLE_ERRORS, when the database is away or goes away.
@@ -106,7 +109,7 @@ class Database:
         callbacks: list[Callable[[], None]] = []
         token = _after_commit.set(callbacks)
         try:
-            async with self._acquired() as connection, _begun(connection, tenant_id, by_index=by_index):
+            async with self._acquired() as connection, _begun(connection, tenant_id, by_index=by_index, first=first):
                 yield connection
         except asyncpg.InterfaceError as error:
             if any(words in str(error) for words in _CONNECTION_LOST):
@@ -152,11 +155,12 @@ class Database:
 
 
 @asynccontextmanager
-async def _begun(connection: Connection, tenant_id: str, *, by_index: bool) -> AsyncIterator[None]:
+async def _begun(connection: Connection, tenant_id: str, *, by_index: bool, first: str) -> AsyncIterator[None]:
     """A transaction of a tenant, begun by one round trip. The driver's own would take another for the setting."""
     quoted = tenant_id.replace("'", "''")
-    await connection.execute(f"BEGIN; SET LOCAL {TENANT_SETTING} = '{quoted}'{_BY_INDEX if by_index else ''}")
+    begin = f"BEGIN; SET LOCAL {TENANT_SETTING} = '{quoted}'{_BY_INDEX if by_index else ''}"
     try:
+        await connection.execute(f"{begin}; {first}" if first else begin)
         yield
     except BaseException:
         if not connection.is_closed():

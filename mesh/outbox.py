@@ -28,6 +28,7 @@ from mesh.database import DATABASE_ERRORS, Connection, Database, Row, after_comm
 from mesh.ids import new_id
 from mesh.outages import wait_out
 from mesh.redaction import redact
+from mesh.statements import Statement, execute
 from mesh.telemetry import current_trace_context
 
 log = structlog.get_logger()
@@ -54,6 +55,13 @@ _ACKNOWLEDGEMENT_SECONDS = 5.0
 _WAIT_ERRORS: tuple[type[Exception], ...] = (nats.errors.Error, *DATABASE_ERRORS)
 _TENANT = re.compile(r"[\w-]+", re.ASCII)
 _TYPE = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+")
+_ADD = """
+    INSERT INTO outbox (event_id, tenant_id, resource_id, subject, event)
+    SELECT event_id, tenant_id, resource_id, subject, event
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[]) WITH ORDINALITY
+         AS added (event_id, tenant_id, resource_id, subject, event, place)
+    ORDER BY place
+"""
 
 # One for each relay of this process: who writes an event need not know them.
 _wakeups: set[asyncio.Event] = set()
@@ -99,8 +107,19 @@ async def add_all(connection: Connection, events: Sequence[Event]) -> list[str]:
     Raises:
         ValueError: one of them can't be published, as for `add`. None is written.
     """
+    statements, event_ids = added(events)
+    await execute(connection, statements)
+    return event_ids
+
+
+def added(events: Sequence[Event]) -> tuple[list[Statement], list[str]]:
+    """What writes events, to be executed with others in the current transaction, and the ids of the events.
+
+    Raises:
+        ValueError: one of them can't be published, as for `add`.
+    """
     if not events:
-        return []
+        return [], []
     time = utc_now().isoformat()
     carried = current_trace_context()
     event_ids = [new_id("evt") for _ in events]
@@ -108,11 +127,7 @@ async def add_all(connection: Connection, events: Sequence[Event]) -> list[str]:
         _document(event, event_id, time, carried if event.trace_context is None else event.trace_context)
         for event, event_id in zip(events, event_ids, strict=True)
     ]
-    await connection.execute(
-        "INSERT INTO outbox (event_id, tenant_id, resource_id, subject, event)"
-        " SELECT event_id, tenant_id, resource_id, subject, event FROM"
-        " unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[]) WITH ORDINALITY"
-        " AS added (event_id, tenant_id, resource_id, subject, event, place) ORDER BY place",
+    columns = (
         event_ids,
         [event.tenant_id for event in events],
         [event.subject_id for event in events],
@@ -120,7 +135,7 @@ async def add_all(connection: Connection, events: Sequence[Event]) -> list[str]:
         bodies,
     )
     after_commit(_wake_relays)
-    return event_ids
+    return [Statement(_ADD, columns)], event_ids
 
 
 def _document(event: Event, event_id: str, time: str, trace_context: Mapping[str, str]) -> bytes:

@@ -1,7 +1,7 @@
 """Who changed what, and who read what is secret: one row a call, never changed again.
 
 A service that commits many calls together writes their rows itself, in the transaction of the change
-(AUDIT_WITH_CHANGE): `current_row` in the call, `write_rows` in the transaction.
+(AUDIT_WITH_CHANGE): `current_row` in the call, what `added` gives in the transaction.
 """
 
 from __future__ import annotations
@@ -18,16 +18,21 @@ from google.protobuf.message import Message
 from kente.options.v1.options_pb2 import Audit
 
 from mesh.context import Call, current_call
-from mesh.database import DATABASE_ERRORS, Connection, Database
+from mesh.database import DATABASE_ERRORS, Database
 from mesh.errors import Problem, Reason
 from mesh.interceptors.chain import Answer, Exchange, Proceed
 from mesh.outages import is_outage
 from mesh.policies import Method
 from mesh.redaction import mask_text
+from mesh.statements import Statement, execute
 from mesh.telemetry import current_trace_id
 
 log = structlog.get_logger()
 
+_ADD = """
+    INSERT INTO audit_log (tenant_id, subject, method, request_id, resources, outcome, trace_id)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::text[])
+"""
 _WRITTEN_HERE = {Audit.AUDIT_WRITE, Audit.AUDIT_SENSITIVE_READ}
 
 
@@ -55,8 +60,10 @@ def current_row(resources: Mapping[str, str], outcome: str = "OK") -> AuditRow:
     return _row(current_call(), resources, outcome)
 
 
-async def write_rows(connection: Connection, rows: Sequence[AuditRow]) -> None:
-    """Writes rows in the current transaction, by one statement."""
+def added(rows: Sequence[AuditRow]) -> list[Statement]:
+    """What writes rows, to be executed in the current transaction, by itself or with others."""
+    if not rows:
+        return []
     columns = (
         [row.tenant_id for row in rows],
         [row.subject for row in rows],
@@ -66,11 +73,7 @@ async def write_rows(connection: Connection, rows: Sequence[AuditRow]) -> None:
         [row.outcome for row in rows],
         [row.trace_id for row in rows],
     )
-    await connection.execute(
-        "INSERT INTO audit_log (tenant_id, subject, method, request_id, resources, outcome, trace_id)"
-        " SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::text[])",
-        *columns,
-    )
+    return [Statement(_ADD, columns)]
 
 
 def _row(call: Call, resources: Mapping[str, str], outcome: str) -> AuditRow:
@@ -108,7 +111,7 @@ class AuditLog:
     async def _write(self, exchange: Exchange, outcome: str, answer: Message | None) -> None:
         resources = resource_ids(exchange.request) | (resource_ids(answer) if answer is not None else {})
         async with self._database.transaction(exchange.call.tenant_id) as connection:
-            await write_rows(connection, [_row(exchange.call, resources, outcome)])
+            await execute(connection, added([_row(exchange.call, resources, outcome)]))
 
 
 def _outcome(error: BaseException) -> str:

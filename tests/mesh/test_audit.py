@@ -17,7 +17,8 @@ from kente.ledger.v1.ledger_service_pb2 import (
 )
 
 from mesh.errors import Problem, Reason
-from mesh.interceptors.audit import AuditRow, current_row, resource_ids, write_rows
+from mesh.interceptors.audit import AuditRow, added, current_row, resource_ids
+from mesh.statements import execute
 from tests.harness import PASSWORD, Infrastructure, eventually
 from tests.mesh.probe import Counted, LedgerClient, Probe, create_request, reason_of
 
@@ -141,7 +142,7 @@ async def test_a_service_writes_the_rows_of_many_calls_with_their_change(
 
     assert probe.runtime
     async with probe.runtime.database.transaction(tenant_id) as connection:
-        await write_rows(connection, rows)
+        await execute(connection, added(rows))
 
     written = await rows_of(admin, tenant_id)
     assert [row["request_id"] for row in written] == [request.request_id for request in requests]
@@ -168,7 +169,7 @@ async def test_nothing_personal_is_kept(
     async def create(request: CreateTransactionRequest, _context: object) -> CreateTransactionResponse:
         assert probe.runtime
         async with probe.runtime.database.transaction(tenant_id) as connection:
-            await write_rows(connection, [current_row(resource_ids(request))])
+            await execute(connection, added([current_row(resource_ids(request))]))
         return CreateTransactionResponse()
 
     probe.handlers["CreateTransaction"] = create

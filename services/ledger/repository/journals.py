@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
-from mesh.database import Connection, Row
+from mesh.database import TENANT_SETTING, Connection, Row
 
-_COLUMNS = "journal_key, tenant_id, last_sequence, tree_size, frontier, last_create_time, next_expire_time"
+# The order in which journal_of reads them.
+JOURNAL_COLUMNS = "journal_key, tenant_id, last_sequence, tree_size, frontier, last_create_time, next_expire_time"
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 # Each statement is written out once, so that a connection prepares it once.
-_FIND = f"SELECT {_COLUMNS} FROM journals WHERE tenant_id = $1"  # noqa: S608 - a constant of this file
+_FIND = f"SELECT {JOURNAL_COLUMNS} FROM journals WHERE tenant_id = $1"  # noqa: S608 - a constant of this file
 _LOCK = f"{_FIND} FOR NO KEY UPDATE"
+# For the beginning of a transaction, in which nothing is read before it: locks nothing when there is no journal yet.
+LOCK_FIRST = f"SELECT FROM journals WHERE tenant_id = current_setting('{TENANT_SETTING}') FOR NO KEY UPDATE"
 _FIND_EXPIRING = (
     "SELECT tenant_id, next_expire_time FROM journals WHERE next_expire_time IS NOT NULL"
     " ORDER BY next_expire_time LIMIT $1"
@@ -55,13 +59,13 @@ async def lock_journal(connection: Connection, tenant_id: str) -> Journal:
         row = await connection.fetchrow(_LOCK, tenant_id)
     if row is None:
         raise LookupError("a journal that was just made is not there")
-    return _journal(row)
+    return journal_of(row)
 
 
 async def find_journal(connection: Connection, tenant_id: str) -> Journal | None:
     """The tenant's journal, not locked; None when the tenant has none yet."""
     row = await connection.fetchrow(_FIND, tenant_id)
-    return _journal(row) if row else None
+    return journal_of(row) if row else None
 
 
 def later(journal: Journal, now: datetime) -> datetime:
@@ -79,7 +83,8 @@ async def find_due_tenants(connection: Connection, now: datetime) -> tuple[list[
     return due, next((row["next_expire_time"] for row in rows if row["next_expire_time"] > now), None)
 
 
-def _journal(row: Row) -> Journal:
+def journal_of(row: Row | tuple[Any, ...]) -> Journal:
+    """The journal in a row of JOURNAL_COLUMNS."""
     journal = Journal(*row)
     if journal.last_create_time.tzinfo is None:
         # The driver gives -infinity without a time zone, and such a time can't be compared with others.

@@ -25,7 +25,7 @@ from mesh.database import DATABASE_ERRORS, Database
 from mesh.errors import Problem, Reason
 from mesh.outages import is_outage, wait_out
 from mesh.telemetry import is_exporting
-from services.ledger.repository.journals import find_due_tenants, find_journal
+from services.ledger.repository.journals import LOCK_FIRST, find_due_tenants, find_journal
 from services.ledger.use_cases.book_batch import book_batch
 from services.ledger.use_cases.work import BatchTools, Result, Work
 
@@ -242,7 +242,7 @@ class Bookkeeper:
     async def _book_works(self, tenant_id: str, works: Sequence[Work]) -> list[list[Result] | Problem]:
         begun = time.perf_counter()
         try:
-            async with self._database.transaction(tenant_id, by_index=True) as connection:
+            async with self._database.transaction(tenant_id, by_index=True, first=LOCK_FIRST) as connection:
                 results = await book_batch(connection, self._tools, tenant_id, works)
         except BaseException:
             # It may have failed for want of a partition that was thought to be there.
