@@ -23,6 +23,7 @@ EDITED_TRANSACTIONS = [
     (CASH, "description = 'Cash in'", "record"),
     (CASH, "source_id = ''", "record"),
     (CASH, 'metadata = \'{"a": "1"}\'', "record"),
+    (CASH, "metadata = '[]'", "record"),
     (BACK_DATED, "metadata = metadata - 'z'", "record"),
     (BACK_DATED, "metadata = metadata || '{\"z\": 1}'", "record"),
     (BACK_DATED, "effective_time = effective_time + interval '1 microsecond'", "record"),

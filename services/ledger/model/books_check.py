@@ -8,7 +8,7 @@ from typing import NamedTuple
 from services.ledger.model.accounts import Account, Side
 from services.ledger.model.checkpoints import Head
 from services.ledger.model.merkle import STORED_LEVELS, Node, Tree, node_hash, split_hashes
-from services.ledger.model.part_check import BLOCK_LEAVES
+from services.ledger.model.tree_check import BLOCK_LEAVES
 from services.ledger.model.verification import CheckpointRow, Fault, PartReport
 
 
@@ -82,14 +82,13 @@ class BooksCheck:
         self.entry_count += report.entry_count
         faults = [*report.faults, *self._check_seams(report), *self._add_movements(report)]
         faults += self._check_roots(report, checkpoints)
-        blocks = [bytes.fromhex(text) for text in report.block_hashes]
         first_block = report.start_leaf // BLOCK_LEAVES
-        nodes = [Node(STORED_LEVELS, first_block + offset, hash_) for offset, hash_ in enumerate(blocks)]
+        nodes = [Node(STORED_LEVELS, first_block + offset, hash_) for offset, hash_ in enumerate(report.block_hashes)]
         faults += wrong_nodes(nodes, stored)
-        growth = self._blocks.grow(blocks)
+        growth = self._blocks.grow(report.block_hashes)
         self.higher_nodes += (node._replace(level=node.level + STORED_LEVELS) for node in growth.nodes)
         self._blocks = Tree(growth.size, growth.frontier)
-        self._frontier = growth.frontier + bytes.fromhex(report.tail_frontier)
+        self._frontier = growth.frontier + report.tail_frontier
         return faults
 
     def _check_seams(self, report: PartReport) -> Iterator[Fault]:
@@ -126,11 +125,11 @@ class BooksCheck:
         wanted = {row.tree_size: row.root_hash for row in checkpoints}
         peaks = split_hashes(self._blocks.frontier)
         for tree_size, inner_root in report.inner_roots:
-            root = bytes.fromhex(inner_root)
+            root = inner_root
             for peak in reversed(peaks):
                 root = node_hash(peak, root)
             # All later roots differ too: once told is enough.
-            if not self._wrong_root_told and root.hex() != wanted.get(tree_size, root.hex()):
+            if not self._wrong_root_told and root != wanted.get(tree_size, root):
                 self._wrong_root_told = True
                 yield Fault("tree", f"the first {tree_size} leaves have another root than their checkpoint says")
             if self._kept and self._kept.tree_size == tree_size and self._kept.root_hash != root:

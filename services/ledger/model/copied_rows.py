@@ -20,13 +20,15 @@ _TRAILER = b"\xff\xff"
 _NULL = -1
 _TIME_BYTES = 8
 # PostgreSQL counts from 2000-01-01, records from 1970-01-01.
-_EPOCH_MICROSECONDS = 946_684_800_000_000
+EPOCH_MICROSECONDS = 946_684_800_000_000
+# A field of a record that is empty.
+ABSENT = b"\x00\x00\x00\x00"
 _NO_METADATA = struct.pack(">Iq", 8, 0)
-_EMPTY_OBJECT = b"{}"
-_pack_length = struct.Struct(">I").pack
-_pack_integer = struct.Struct(">Iq").pack
-_FORM = _pack_length(22) + b"kente-ledger-record-v1"
-_FIELD_LENGTH = struct.Struct(">i").unpack_from
+EMPTY_OBJECT = b"{}"
+pack_length = struct.Struct(">I").pack
+pack_integer = struct.Struct(">Iq").pack
+_FORM = pack_length(22) + b"kente-ledger-record-v1"
+field_length = struct.Struct(">i").unpack_from
 # Number of columns, then length and value of each column that always has the same length.
 _TRANSACTION = struct.Struct(">hiqiqiqii")
 _ENTRY = struct.Struct(">hiqiqiqi?iq")
@@ -84,34 +86,33 @@ class CopiedEntry(NamedTuple):
 
 def copied_transactions(tenant_id: str, copy: bytes) -> Iterator[CopiedTransaction]:
     """The rows of a copy of transactions of a tenant, as repository/copies.py asks for them."""
-    tenant = tenant_id.encode()
-    prefix = _FORM + _pack_length(len(tenant)) + tenant
-    position, end = _bounds(copy)
+    prefix = record_prefix(tenant_id)
+    position, end = row_bounds(copy)
     while position < end:
         _, _, leaf_index, _, first_sequence, _, create_time, _, entry_count = _TRANSACTION.unpack_from(copy, position)
-        create_time += _EPOCH_MICROSECONDS
+        create_time += EPOCH_MICROSECONDS
         book_start = position + _TRANSACTION.size
-        id_start = book_start + 4 + _FIELD_LENGTH(copy, book_start)[0]
-        kind_start = id_start + 4 + _FIELD_LENGTH(copy, id_start)[0]
-        description_start = kind_start + 4 + _FIELD_LENGTH(copy, kind_start)[0]
-        source_start = description_start + 4 + _FIELD_LENGTH(copy, description_start)[0]
-        related_start = source_start + 4 + _FIELD_LENGTH(copy, source_start)[0]
-        effective_start = related_start + 4 + _FIELD_LENGTH(copy, related_start)[0]
-        expire_start = effective_start + 4 + max(0, _FIELD_LENGTH(copy, effective_start)[0])
-        metadata_start = expire_start + 4 + max(0, _FIELD_LENGTH(copy, expire_start)[0])
-        hash_start = metadata_start + 4 + _FIELD_LENGTH(copy, metadata_start)[0]
-        position = hash_start + 4 + _FIELD_LENGTH(copy, hash_start)[0]
+        id_start = book_start + 4 + field_length(copy, book_start)[0]
+        kind_start = id_start + 4 + field_length(copy, id_start)[0]
+        description_start = kind_start + 4 + field_length(copy, kind_start)[0]
+        source_start = description_start + 4 + field_length(copy, description_start)[0]
+        related_start = source_start + 4 + field_length(copy, source_start)[0]
+        effective_start = related_start + 4 + field_length(copy, related_start)[0]
+        expire_start = effective_start + 4 + max(0, field_length(copy, effective_start)[0])
+        metadata_start = expire_start + 4 + max(0, field_length(copy, expire_start)[0])
+        hash_start = metadata_start + 4 + field_length(copy, metadata_start)[0]
+        position = hash_start + 4 + field_length(copy, hash_start)[0]
         record_head = b"".join(
             (
                 prefix,
                 copy[book_start:id_start],
-                _pack_integer(8, leaf_index),
+                pack_integer(8, leaf_index),
                 copy[id_start:effective_start],
-                _time(copy, effective_start),
-                _time(copy, expire_start),
-                _pack_integer(8, create_time),
-                _pack_integer(8, first_sequence),
-                _metadata(copy[metadata_start + 4 : hash_start]),
+                time_field(copy, effective_start),
+                time_field(copy, expire_start),
+                pack_integer(8, create_time),
+                pack_integer(8, first_sequence),
+                metadata_fields(copy[metadata_start + 4 : hash_start]),
             )
         )
         yield _new(
@@ -132,14 +133,14 @@ def copied_transactions(tenant_id: str, copy: bytes) -> Iterator[CopiedTransacti
 
 def copied_entries(copy: bytes) -> Iterator[CopiedEntry]:
     """The rows of a copy of entries, as repository/copies.py asks for them."""
-    position, end = _bounds(copy)
+    position, end = row_bounds(copy)
     while position < end:
         (_, _, sequence, _, leaf_index, _, account_key, _, has_debit_side, _, create_time) = _ENTRY.unpack_from(
             copy, position
         )
         part_start = position + _ENTRY.size
-        side_start = part_start + 4 + _FIELD_LENGTH(copy, part_start)[0]
-        side_bytes = _FIELD_LENGTH(copy, side_start)[0]
+        side_start = part_start + 4 + field_length(copy, part_start)[0]
+        side_bytes = field_length(copy, side_start)[0]
         amount_start = side_start + 4 + side_bytes
         _, pending, _, amount_minor, currency_bytes = _ENTRY_AMOUNT.unpack_from(copy, amount_start)
         currency_start = amount_start + _ENTRY_AMOUNT.size
@@ -154,7 +155,7 @@ def copied_entries(copy: bytes) -> Iterator[CopiedEntry]:
                 leaf_index,
                 account_key,
                 has_debit_side,
-                create_time + _EPOCH_MICROSECONDS,
+                create_time + EPOCH_MICROSECONDS,
                 copy[part_start + 4 : side_start],
                 pending,
                 amount_minor if side_bytes == _DEBIT_BYTES else -amount_minor,
@@ -168,34 +169,46 @@ def copied_entries(copy: bytes) -> Iterator[CopiedEntry]:
 
 def record_of(transaction: CopiedTransaction, entries: list[CopiedEntry]) -> bytes:
     """The record of a transaction with these entries."""
-    return b"".join(
-        (transaction.record_head, _pack_integer(8, len(entries)), *(entry.record_part for entry in entries))
-    )
+    return b"".join((transaction.record_head, pack_integer(8, len(entries)), *(entry.record_part for entry in entries)))
 
 
-def _bounds(copy: bytes) -> tuple[int, int]:
-    """Where the first row starts, and where the last one ends."""
+def record_prefix(tenant_id: str) -> bytes:
+    """What every record of a tenant begins with."""
+    tenant = tenant_id.encode()
+    return _FORM + pack_length(len(tenant)) + tenant
+
+
+def row_bounds(copy: bytes) -> tuple[int, int]:
+    """Where the first row of a copy starts, and where the last one ends.
+
+    Raises:
+        ValueError: it is no copy.
+    """
     if not copy.startswith(_SIGNATURE) or not copy.endswith(_TRAILER):
         raise ValueError("this is no binary copy")
     return _HEADER_BYTES, len(copy) - len(_TRAILER)
 
 
-def _time(copy: bytes, start: int) -> bytes:
+def time_field(copy: bytes, start: int) -> bytes:
     """The time of a copied field, as a record has it."""
-    if _FIELD_LENGTH(copy, start)[0] == _NULL:
-        return b"\x00\x00\x00\x00"
+    if field_length(copy, start)[0] == _NULL:
+        return ABSENT
     microseconds = int.from_bytes(copy[start + 4 : start + 4 + _TIME_BYTES], "big", signed=True)
-    return _pack_integer(8, microseconds + _EPOCH_MICROSECONDS)
+    return pack_integer(8, microseconds + EPOCH_MICROSECONDS)
 
 
-def _metadata(text: bytes) -> bytes:
-    if text == _EMPTY_OBJECT:
+def metadata_fields(text: bytes) -> bytes:
+    """Metadata as copied, as a record has it."""
+    if text == EMPTY_OBJECT:
         return _NO_METADATA
-    metadata: dict[str, str] = json.loads(text)
-    parts = [_pack_integer(8, len(metadata))]
+    metadata = json.loads(text)
+    if not isinstance(metadata, dict):
+        # Put there by other hands: no record has so many.
+        return pack_integer(8, -1)
+    parts = [pack_integer(8, len(metadata))]
     for name in sorted(metadata):
         for value in (name, metadata[name]):
             # What is no text here was put there by other hands; as text it can't match any record.
             data = (value if isinstance(value, str) else json.dumps(value)).encode()
-            parts.append(_pack_length(len(data)) + data)
+            parts.append(pack_length(len(data)) + data)
     return b"".join(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from services.ledger.model.checkpoints import NoteError, VerifierKey, verify_note
 from services.ledger.model.copied_rows import (
     CopiedEntry,
     CopiedTransaction,
@@ -10,21 +9,13 @@ from services.ledger.model.copied_rows import (
     copied_transactions,
     record_of,
 )
-from services.ledger.model.merkle import HASH_BYTES, Tree, leaf_hash
-from services.ledger.model.verification import (
-    FAULTS_MAX,
-    CheckpointRow,
-    Fault,
-    InnerRoot,
-    Movement,
-    Part,
-    PartReport,
-)
+from services.ledger.model.merkle import HASH_BYTES, leaf_hash
+from services.ledger.model.tree_check import Leaves, add_fault, check_tree
+from services.ledger.model.verification import Fault, Movement, Part, PartReport
 
 _HOLD = b"hold"
 # Stands for the leaf of a row that is missing, so that all after it keep their places.
 _NO_LEAF = bytes(HASH_BYTES)
-BLOCK_LEAVES = 256
 
 
 def check_part(part: Part) -> PartReport:
@@ -35,14 +26,11 @@ def check_part(part: Part) -> PartReport:
 class _PartCheck:
     def __init__(self, part: Part) -> None:
         self._part = part
-        self._report = PartReport(part.start_leaf, part.end_leaf)
+        self._report = PartReport(part.span.start_leaf, part.span.end_leaf)
         self._rows = copied_entries(part.entries)
         self._row = next(self._rows, None)
         self._movements: dict[int, _Sums] = {}
-        # Of each leaf of the part.
-        self._hashes: list[bytes] = []
-        self._times: list[int] = []
-        self._end_sequences: list[int] = []
+        self._leaves = Leaves()
 
     def run(self) -> PartReport:
         report = self._report
@@ -58,29 +46,25 @@ class _PartCheck:
             report.last_time = transaction.create_time
             report.end_sequence = transaction.first_sequence + transaction.entry_count
             self._check_transaction(transaction, self._take_entries(transaction))
-            self._hashes.append(transaction.leaf_hash if len(transaction.leaf_hash) == HASH_BYTES else _NO_LEAF)
-            self._times.append(transaction.create_time)
-            self._end_sequences.append(report.end_sequence)
-        self._miss_until(self._part.end_leaf)
+            hash_ = transaction.leaf_hash if len(transaction.leaf_hash) == HASH_BYTES else _NO_LEAF
+            self._leaves.add(hash_, transaction.create_time, report.end_sequence)
+        self._miss_until(self._part.span.end_leaf)
         while self._row is not None:
             self._skip(self._row)
         report.movements = [sums.movement(key) for key, sums in self._movements.items()]
-        self._check_tree()
+        check_tree(self._part, self._leaves, report)
         return report
 
     def _fault(
         self, check: str, detail: str, transaction: CopiedTransaction | None = None, account: bytes = b""
     ) -> None:
-        if len(self._report.faults) < FAULTS_MAX:
-            id_ = transaction.transaction_id.decode(errors="replace") if transaction else ""
-            self._report.faults.append(Fault(check, detail, id_, account.decode(errors="replace")))
+        id_ = transaction.transaction_id.decode(errors="replace") if transaction else ""
+        add_fault(self._report, Fault(check, detail, id_, account.decode(errors="replace")))
 
     def _miss_until(self, leaf_index: int) -> None:
-        while self._part.start_leaf + len(self._hashes) < leaf_index:
-            self._fault("sequence", f"the transaction at leaf {self._part.start_leaf + len(self._hashes)} is missing")
-            self._hashes.append(_NO_LEAF)
-            self._times.append(self._report.last_time)
-            self._end_sequences.append(self._report.end_sequence)
+        for missing in range(self._part.span.start_leaf + len(self._leaves.hashes), leaf_index):
+            self._fault("sequence", f"the transaction at leaf {missing} is missing")
+            self._leaves.add(_NO_LEAF, self._report.last_time, self._report.end_sequence)
 
     def _skip(self, row: CopiedEntry) -> None:
         self._fault("sequence", f"entry {row.sequence} belongs to no transaction", account=row.account_name)
@@ -146,54 +130,6 @@ class _PartCheck:
         if not account_name:
             self._fault("account", f"the account of entry {sequence} is missing")
         return _Sums(account_name, sequence, before_minor)
-
-    def _check_tree(self) -> None:
-        part, report = self._part, self._report
-        rows = {row.tree_size: row for row in part.checkpoints}
-        keys = {str(key): key for key in map(VerifierKey.parse, part.verifier_keys)}
-        tree, done = Tree(), 0
-        for tree_size in sorted({*rows, *part.asked_sizes}):
-            count = tree_size - part.start_leaf
-            growth = tree.grow(self._hashes[done:count])
-            tree, done = Tree(growth.size, growth.frontier), count
-            report.inner_roots.append(InnerRoot(tree_size, growth.root.hex()))
-        whole = Tree().grow(self._hashes)
-        report.block_hashes = [node.hash.hex() for node in whole.nodes]
-        tail_peaks = (len(self._hashes) % BLOCK_LEAVES).bit_count()
-        report.tail_frontier = whole.frontier[len(whole.frontier) - tail_peaks * HASH_BYTES :].hex()
-        start = 0
-        for row in part.checkpoints:
-            self._check_checkpoint(row, start, list(keys.values()))
-            start = row.tree_size - part.start_leaf
-            report.last_checkpoint_size = row.tree_size
-        if part.checkpoints:
-            report.first_checkpoint_time = part.checkpoints[0].create_time
-        open_times = self._times[start:]
-        if open_times:
-            report.open_time = open_times[0]
-            if len(set(open_times)) > 1:
-                self._fault("checkpoint", f"none ends the batch after leaf {part.start_leaf + start}")
-
-    def _check_checkpoint(self, row: CheckpointRow, start: int, keys: list[VerifierKey]) -> None:
-        """Checks a row against its note, and against the transactions of its batch that are in this part."""
-        part, count = self._part, row.tree_size - self._part.start_leaf
-        place = f"of size {row.tree_size}"
-        try:
-            head = verify_note(row.note, keys)
-        except NoteError as error:
-            self._fault("signature", f"the checkpoint {place}: {error}")
-        else:
-            origins = {f"{key.name}/{part.tenant_id}" for key in keys}
-            if head.origin not in origins or (head.tree_size, head.root_hash.hex()) != (row.tree_size, row.root_hash):
-                self._fault("checkpoint", f"the row {place} and its note say different things")
-        if row.last_sequence != self._end_sequences[count - 1] - 1:
-            self._fault(
-                "checkpoint", f"the one {place} ends at entry {row.last_sequence}, its last transaction does not"
-            )
-        if set(self._times[start:count]) != {row.create_time}:
-            self._fault("checkpoint", f"the one {place} is not of the time of its transactions")
-        if not row.event_count:
-            self._fault("announcement", f"the batch {place} was announced by no event")
 
 
 class _Sums:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from services.ledger.model.proofs import Checkpoint
 
 # Of one part; what is wrong with a hundred transactions is wrong with more.
 FAULTS_MAX = 100
-_SIZES = struct.Struct(">III")
 
 
 class Fault(NamedTuple):
@@ -49,17 +46,30 @@ class CheckpointRow(NamedTuple):
     """A row of a checkpoint.
 
     Attributes:
-        root_hash: in hexadecimal.
         create_time: microseconds since 1970.
         event_count: how many events announce its batch.
     """
 
     tree_size: int
     last_sequence: int
-    root_hash: str
+    root_hash: bytes
     note: str
     create_time: int
     event_count: int
+
+
+class Span(NamedTuple):
+    """Neighbouring transactions, and the entries between them.
+
+    Attributes:
+        start_leaf: the first transaction; end_leaf is after the last.
+        start_sequence: the first entry; end_sequence is after the last.
+    """
+
+    start_leaf: int
+    end_leaf: int
+    start_sequence: int
+    end_sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,46 +77,22 @@ class Part:
     """Neighbouring transactions to check.
 
     Attributes:
-        start_leaf: the first of them; a multiple of 256.
-        end_leaf: after the last of them.
+        span: which; its first leaf is a multiple of 256.
         checkpoints: those after which the tree ends within the part, in order.
         asked_sizes: other sizes whose root is asked for.
         verifier_keys: those that may have signed.
         transactions: as copied out of the database, with entries likewise.
+        accounts: of the entries, when all is in the form for the quick check; None: it is in that for the thorough one.
     """
 
     tenant_id: str
-    start_leaf: int
-    end_leaf: int
+    span: Span
     checkpoints: list[CheckpointRow]
     asked_sizes: list[int]
     verifier_keys: list[str]
-    transactions: bytes
-    entries: bytes
-
-    def to_bytes(self) -> bytes:
-        """The part for another process."""
-        document = {
-            "tenant_id": self.tenant_id,
-            "start_leaf": self.start_leaf,
-            "end_leaf": self.end_leaf,
-            "checkpoints": self.checkpoints,
-            "asked_sizes": self.asked_sizes,
-            "verifier_keys": self.verifier_keys,
-        }
-        text = json.dumps(document).encode()
-        sizes = _SIZES.pack(len(text), len(self.transactions), len(self.entries))
-        return b"".join((sizes, text, self.transactions, self.entries))
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Part:
-        """Reads what to_bytes wrote."""
-        text_size, transactions_size, _ = _SIZES.unpack_from(data)
-        text_end = _SIZES.size + text_size
-        document: dict[str, Any] = json.loads(data[_SIZES.size : text_end])
-        document["checkpoints"] = [CheckpointRow(*row) for row in document["checkpoints"]]
-        entries_start = text_end + transactions_size
-        return cls(**document, transactions=data[text_end:entries_start], entries=data[entries_start:])
+    transactions: bytes = b""
+    entries: bytes = b""
+    accounts: bytes | None = None
 
 
 class Movement(NamedTuple):
@@ -129,10 +115,10 @@ class Movement(NamedTuple):
 
 
 class InnerRoot(NamedTuple):
-    """The root of those leaves of a tree of some size that are in a part, in hexadecimal."""
+    """The root of those leaves of a tree of some size that are in a part."""
 
     tree_size: int
-    root_hash: str
+    root_hash: bytes
 
 
 @dataclass(slots=True)
@@ -140,6 +126,7 @@ class PartReport:
     """What was found in a part.
 
     Attributes:
+        is_doubtful: there may be a fault, which the quick check does not find out. Nothing else is told then.
         transaction_count: rows that there were.
         entry_count: likewise.
         hold_count: transactions among them that hold.
@@ -150,12 +137,13 @@ class PartReport:
         inner_roots: for each checkpoint and each size asked for.
         first_checkpoint_time: None when it has no checkpoint.
         open_time: create_time of the transactions after its last checkpoint; None when there are none.
-        block_hashes: roots of its full blocks of 256 leaves, in hexadecimal.
-        tail_frontier: frontier of the leaves after those, in hexadecimal.
+        block_hashes: roots of its full blocks of 256 leaves.
+        tail_frontier: frontier of the leaves after those.
     """
 
     start_leaf: int
     end_leaf: int
+    is_doubtful: bool = False
     transaction_count: int = 0
     entry_count: int = 0
     hold_count: int = 0
@@ -168,19 +156,6 @@ class PartReport:
     first_checkpoint_time: int | None = None
     last_checkpoint_size: int | None = None
     open_time: int | None = None
-    block_hashes: list[str] = field(default_factory=list)
-    tail_frontier: str = ""
+    block_hashes: list[bytes] = field(default_factory=list)
+    tail_frontier: bytes = b""
     faults: list[Fault] = field(default_factory=list)
-
-    def to_bytes(self) -> bytes:
-        """The report for another process."""
-        return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> PartReport:
-        """Reads what to_bytes wrote."""
-        document: dict[str, Any] = json.loads(data)
-        document["movements"] = [Movement(*row) for row in document["movements"]]
-        document["inner_roots"] = [InnerRoot(*row) for row in document["inner_roots"]]
-        document["faults"] = [Fault(*row) for row in document["faults"]]
-        return cls(**document)

@@ -115,7 +115,7 @@ async def list_checkpoint_rows(
 ) -> list[CheckpointRow]:
     """Checkpoints of more leaves than the first size, and no more than the second."""
     rows = await connection.fetch(
-        "SELECT tree_size, last_sequence, encode(root_hash, 'hex'), note, create_time, cardinality(event_ids)"
+        "SELECT tree_size, last_sequence, root_hash, note, create_time, cardinality(event_ids)"
         " FROM checkpoints WHERE journal_key = $1 AND tree_size > $2 AND tree_size <= $3 ORDER BY tree_size",
         journal_key,
         after_size,

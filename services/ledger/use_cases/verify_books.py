@@ -13,16 +13,19 @@ from mesh.errors import Problem, Reason, Violation
 from services.ledger.model.books_check import BooksCheck, JournalHead, exceeded_side, wrong_nodes
 from services.ledger.model.checkpoints import Head, NoteError, verify_note
 from services.ledger.model.merkle import STORED_LEVELS
-from services.ledger.model.part_check import BLOCK_LEAVES
-from services.ledger.model.verification import Fault, Part, PartReport, Progress
+from services.ledger.model.tree_check import BLOCK_LEAVES
+from services.ledger.model.verification import Fault, Part, PartReport, Progress, Span
 from services.ledger.repository import verification as repository
-from services.ledger.repository.copies import copy_entries, copy_transactions, find_first_sequence
+from services.ledger.repository.copies import copy_entries, copy_quick, copy_transactions, find_first_sequence
 from services.ledger.repository.journals import Journal, find_journal
 from services.ledger.repository.proofs import find_checkpoint, list_checkpoint_keys
 from services.ledger.use_cases.verify_worker import VerifyProcesses
 
-# Transactions of a part: large enough that handing it over costs little, small enough to be a moment's work.
+# Transactions of a part whose faults are found out: few, since of each part only some are told.
 _PART_LEAVES = 8 * BLOCK_LEAVES
+# And of one that is most likely without: what is done once for each account of a part is done less often, and yet there
+# are parts for all processes.
+_QUICK_PART_LEAVES = 8 * _PART_LEAVES
 # What else is wrong follows from these, or is not told.
 _FAULTS_MAX = 1_000
 # Each takes a connection and all processors that it is given.
@@ -107,8 +110,8 @@ class BookVerifier:
                     books.connection,
                     books.journal.journal_key,
                     level=STORED_LEVELS,
-                    start_index=part.start_leaf // BLOCK_LEAVES,
-                    end_index=-(-part.end_leaf // BLOCK_LEAVES),
+                    start_index=part.span.start_leaf // BLOCK_LEAVES,
+                    end_index=-(-part.span.end_leaf // BLOCK_LEAVES),
                 )
                 yield check.add(report, part.checkpoints, stored)
         hold_rows = await repository.count_holds(books.connection, books.journal.journal_key)
@@ -125,43 +128,75 @@ class BookVerifier:
         yield list(check.check_strangers())
 
     async def _reports(self, books: _Books, check: BooksCheck) -> AsyncGenerator[tuple[PartReport, Part], None]:
-        """The reports of all parts in order; some parts are read and checked while earlier ones are waited for."""
+        """The reports of all parts in order. A part that may have a fault is taken apart to find out which."""
+        whole = Span(0, books.journal.tree_size, 1, books.journal.last_sequence + 1)
+        async with (
+            VerifyProcesses.running(self._processes) as processes,
+            aclosing(self._checked(processes, _parts(books, check, whole, is_quick=True))) as quick,
+        ):
+            async for quick_report, quick_part in quick:
+                if not quick_report.is_doubtful:
+                    yield quick_report, quick_part
+                    continue
+                thorough = self._checked(processes, _parts(books, check, quick_part.span, is_quick=False))
+                async with aclosing(thorough) as found:
+                    async for report, part in found:
+                        yield report, part
+
+    async def _checked(
+        self, processes: VerifyProcesses, parts: AsyncIterator[Part]
+    ) -> AsyncGenerator[tuple[PartReport, Part], None]:
+        """Parts with their reports, in order; some are read and checked while earlier ones are waited for."""
         under_way: deque[tuple[asyncio.Task[PartReport], Part]] = deque()
-        async with VerifyProcesses.running(self._processes) as processes:
-            try:
-                async for part in _parts(books, check):
-                    task = asyncio.create_task(processes.check(part))
-                    # Its rows are with the process, and must not stay here as well.
-                    under_way.append((task, replace(part, transactions=b"", entries=b"")))
-                    if len(under_way) > self._processes:
-                        task, earlier = under_way.popleft()
-                        yield await task, earlier
-                while under_way:
+        try:
+            async for part in parts:
+                task = asyncio.create_task(processes.check(part))
+                # Its rows are with the process, and must not stay here as well.
+                under_way.append((task, replace(part, transactions=b"", entries=b"", accounts=None)))
+                if len(under_way) > self._processes:
                     task, earlier = under_way.popleft()
                     yield await task, earlier
-            finally:
-                for task, _ in under_way:
-                    task.cancel()
+            while under_way:
+                task, earlier = under_way.popleft()
+                yield await task, earlier
+        finally:
+            for task, _ in under_way:
+                task.cancel()
 
 
-async def _parts(books: _Books, check: BooksCheck) -> AsyncIterator[Part]:
-    connection, journal = books.connection, books.journal
-    start_sequence = 1
-    for start_leaf in range(0, journal.tree_size, _PART_LEAVES):
-        end_leaf = min(start_leaf + _PART_LEAVES, journal.tree_size)
-        end_sequence = await find_first_sequence(connection, journal.journal_key, end_leaf)
-        if end_sequence is None or end_leaf == journal.tree_size:
-            end_sequence = journal.last_sequence + 1
-        yield Part(
-            tenant_id=journal.tenant_id,
-            start_leaf=start_leaf,
-            end_leaf=end_leaf,
-            checkpoints=await repository.list_checkpoint_rows(connection, journal.journal_key, start_leaf, end_leaf),
+async def _parts(books: _Books, check: BooksCheck, whole: Span, *, is_quick: bool) -> AsyncIterator[Part]:
+    """Part by part what a span has, for one of the two checks."""
+    connection, journal_key = books.connection, books.journal.journal_key
+    async for span in _spans(books, whole, _QUICK_PART_LEAVES if is_quick else _PART_LEAVES):
+        start_leaf, end_leaf, start_sequence, end_sequence = span
+        part = Part(
+            tenant_id=books.journal.tenant_id,
+            span=span,
+            checkpoints=await repository.list_checkpoint_rows(connection, journal_key, start_leaf, end_leaf),
             asked_sizes=check.asked_sizes(start_leaf, end_leaf),
             verifier_keys=books.verifier_keys,
-            transactions=await copy_transactions(connection, journal.journal_key, start_leaf, end_leaf),
-            entries=await copy_entries(connection, journal.journal_key, start_sequence, end_sequence),
         )
+        if is_quick:
+            transactions, entries, accounts = await copy_quick(connection, journal_key, span)
+            yield replace(part, transactions=transactions, entries=entries, accounts=accounts)
+        else:
+            transactions = await copy_transactions(connection, journal_key, start_leaf, end_leaf)
+            entries = await copy_entries(connection, journal_key, start_sequence, end_sequence)
+            yield replace(part, transactions=transactions, entries=entries)
+
+
+async def _spans(books: _Books, whole: Span, leaf_count: int) -> AsyncIterator[Span]:
+    """A span, some leaves at a time."""
+    connection, journal = books.connection, books.journal
+    start_sequence = whole.start_sequence
+    for start_leaf in range(whole.start_leaf, whole.end_leaf, leaf_count):
+        end_leaf = min(start_leaf + leaf_count, whole.end_leaf)
+        end_sequence: int | None = whole.end_sequence
+        if end_leaf < whole.end_leaf:
+            end_sequence = await find_first_sequence(connection, journal.journal_key, end_leaf)
+        if end_sequence is None:
+            end_sequence = journal.last_sequence + 1
+        yield Span(start_leaf, end_leaf, start_sequence, end_sequence)
         start_sequence = end_sequence
 
 
