@@ -7,14 +7,15 @@ often the account occurs.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from mesh.errors import Problem, Reason, Violation
 from mesh.ids import new_id
-from services.ledger.model.accounts import DEBIT, Account
+from services.ledger.model.accounts import Account
 from services.ledger.model.legs import check_balanced, check_held, legs_of
 from services.ledger.model.postings import Entry, HoldState, Kind, Leg, Posting, Transaction
 from services.ledger.model.related import Related
@@ -24,10 +25,10 @@ from services.ledger.model.running import (
     Running,
     Sums,
     balance_after,
+    check_assertion,
     check_limits,
-    leg_problem,
-    limit_problem,
-    room_of,
+    postable,
+    reduced,
 )
 
 # Found once, as DEBIT is.
@@ -64,7 +65,10 @@ class Evaluation:
         now: datetime,
         latest_time: datetime,
     ) -> None:
-        self._accounts = {(account.book_name, account.account_name): Running(account) for account in accounts}
+        # By name of the book, by name of the account.
+        self._accounts: dict[str, dict[str, Running]] = defaultdict(dict)
+        for account in accounts:
+            self._accounts[account.book_name][account.account_name] = Running(account)
         self._closed_times = closed_times
         self._related = dict(related)
         self._first_leaf_index = leaf_index
@@ -135,7 +139,7 @@ class Evaluation:
 
     def movements(self) -> list[Movement]:
         """The net change of each account that any posting changed."""
-        movements = [running.movement() for running in self._accounts.values()]
+        movements = [running.movement() for accounts in self._accounts.values() for running in accounts.values()]
         return [movement for movement in movements if movement is not None]
 
     def _begin(self) -> None:
@@ -250,8 +254,9 @@ class Evaluation:
     def _release(self, hold: Related, state: HoldState, ended_by: str) -> None:
         self._undo.append((hold.restore, hold.save()))
         hold.hold_state, hold.ended_by = state, ended_by
+        accounts = self._accounts[hold.transaction.book_name]
         for entry in hold.transaction.entries:
-            running = self._accounts[hold.transaction.book_name, entry.account_name]
+            running = accounts[entry.account_name]
             self._remember(running)
             running.release(entry)
 
@@ -293,12 +298,13 @@ class Evaluation:
                 leg at fault; BALANCE_LIMIT_EXCEEDED; BALANCE_ASSERTION_FAILED.
         """
         pending = posting.kind is _HOLD
+        accounts = self._accounts[book_name]
         if posting.up_to_available:
-            legs = self._reduced(legs, book_name)
+            legs = reduced(legs, accounts)
         entries, moved = [], []
         sequence = self._sequence
         for leg in legs:
-            running = self._postable(leg, book_name)
+            running = postable(leg, accounts)
             self._remember(running)
             if pending:
                 running.hold(leg)
@@ -314,7 +320,7 @@ class Evaluation:
                 if running.is_limited:
                     check_limits(running, *self._bounds[running])
         for assertion in posting.assertions:
-            self._check_assertion(assertion.account_name, assertion.balance_minor, assertion.currency, book_name)
+            check_assertion(assertion, accounts)
         transaction = Transaction(
             posting.transaction_id,
             posting.kind,
@@ -337,48 +343,6 @@ class Evaluation:
         self.booked.append(booked)
         self._booked_by_id[transaction.transaction_id] = transaction
         return booked
-
-    def _reduced(self, legs: Sequence[Leg], book_name: str) -> Sequence[Leg]:
-        """The legs for as much of their amount as balances and limits leave.
-
-        Raises:
-            Problem: BALANCE_LIMIT_EXCEEDED, they leave nothing.
-        """
-        amount_minor = legs[0].amount_minor
-        for running, leg in [(self._postable(leg, book_name), leg) for leg in legs]:
-            room_minor = room_of(running, leg.side)
-            if room_minor is None:
-                continue
-            if room_minor <= 0:
-                is_raised = (leg.side is DEBIT) is running.is_debit
-                raise limit_problem(running, leg.amount_minor - room_minor, 0, is_raised=is_raised)
-            amount_minor = min(amount_minor, room_minor)
-        return [replace(leg, amount_minor=amount_minor) for leg in legs]
-
-    def _postable(self, leg: Leg, book_name: str) -> Running:
-        """The account of a leg.
-
-        Raises:
-            Problem: ACCOUNT_NOT_FOUND, ACCOUNT_NOT_OPEN or ACCOUNT_CURRENCY_MISMATCH.
-        """
-        running = self._accounts.get((book_name, leg.account_name))
-        if running is None or running.postable_currency != leg.currency:
-            raise leg_problem(running, leg)
-        return running
-
-    def _check_assertion(self, account_name: str, balance_minor: int, currency: str, book_name: str) -> None:
-        running = self._accounts.get((book_name, account_name))
-        if running is None:
-            raise Problem(Reason.ACCOUNT_NOT_FOUND, f"account {account_name} does not exist", account_name=account_name)
-        if running.balance != balance_minor or running.account.currency != currency:
-            raise Problem(
-                Reason.BALANCE_ASSERTION_FAILED,
-                f"account {account_name} would have {running.balance} and not {balance_minor} minor units",
-                account_name=account_name,
-                balance_minor=str(running.balance),
-                asserted_minor=str(balance_minor),
-                currency=running.account.currency,
-            )
 
 
 def _restore(touched: Mapping[Running, Sums]) -> None:

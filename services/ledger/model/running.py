@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mesh.errors import Problem, Reason
 from mesh.money import INT64_MAX
 from services.ledger.model.accounts import DEBIT, Account, AccountState, Side
-from services.ledger.model.postings import Entry, Leg
+from services.ledger.model.postings import Assertion, Entry, Leg
 
 _OPENED = AccountState.OPENED
 
@@ -118,7 +119,7 @@ class Running:
     def _check_fits(self, leg: Leg) -> None:
         """Checks that no sum leaves 64 bits, now or once what is held is posted."""
         if self.debits + self.pending_debits > INT64_MAX or self.credits + self.pending_credits > INT64_MAX:
-            raise overflow_problem(leg)
+            raise _overflow_problem(leg)
 
 
 @dataclass(slots=True)
@@ -155,7 +156,37 @@ def balance_after(running: Running) -> BalanceAfter:
     )
 
 
-def room_of(running: Running, side: Side) -> int | None:
+def postable(leg: Leg, accounts: Mapping[str, Running]) -> Running:
+    """The account of a leg.
+
+    Raises:
+        Problem: ACCOUNT_NOT_FOUND, ACCOUNT_NOT_OPEN or ACCOUNT_CURRENCY_MISMATCH.
+    """
+    running = accounts.get(leg.account_name)
+    if running is None or running.postable_currency != leg.currency:
+        raise _leg_problem(running, leg)
+    return running
+
+
+def reduced(legs: Sequence[Leg], accounts: Mapping[str, Running]) -> Sequence[Leg]:
+    """The legs for as much of their amount as balances and limits leave.
+
+    Raises:
+        Problem: BALANCE_LIMIT_EXCEEDED, they leave nothing.
+    """
+    amount_minor = legs[0].amount_minor
+    for running, leg in [(postable(leg, accounts), leg) for leg in legs]:
+        room_minor = _room_of(running, leg.side)
+        if room_minor is None:
+            continue
+        if room_minor <= 0:
+            is_raised = (leg.side is DEBIT) is running.is_debit
+            raise _limit_problem(running, leg.amount_minor - room_minor, 0, is_raised=is_raised)
+        amount_minor = min(amount_minor, room_minor)
+    return [replace(leg, amount_minor=amount_minor) for leg in legs]
+
+
+def _room_of(running: Running, side: Side) -> int | None:
     """How much can be added on a side of an account; None for any amount. Without a lowest balance, down to zero."""
     if (side is DEBIT) is running.is_debit:
         highest = running.account.limits.max_balance_minor
@@ -171,12 +202,33 @@ def check_limits(running: Running, low_before: int, high_before: int) -> None:
     """
     lowest, highest = running.lowest, running.account.limits.max_balance_minor
     if lowest is not None and lowest > running.low < low_before:
-        raise limit_problem(running, lowest - running.low, max(0, low_before - lowest), is_raised=False)
+        raise _limit_problem(running, lowest - running.low, max(0, low_before - lowest), is_raised=False)
     if highest is not None and highest < running.high > high_before:
-        raise limit_problem(running, running.high - highest, max(0, highest - high_before), is_raised=True)
+        raise _limit_problem(running, running.high - highest, max(0, highest - high_before), is_raised=True)
 
 
-def limit_problem(running: Running, exceeded_by_minor: int, available_minor: int, *, is_raised: bool) -> Problem:
+def check_assertion(assertion: Assertion, accounts: Mapping[str, Running]) -> None:
+    """Checks that an account has the balance that it must have.
+
+    Raises:
+        Problem: ACCOUNT_NOT_FOUND or BALANCE_ASSERTION_FAILED.
+    """
+    account_name, balance_minor = assertion.account_name, assertion.balance_minor
+    running = accounts.get(account_name)
+    if running is None:
+        raise Problem(Reason.ACCOUNT_NOT_FOUND, f"account {account_name} does not exist", account_name=account_name)
+    if running.balance != balance_minor or running.account.currency != assertion.currency:
+        raise Problem(
+            Reason.BALANCE_ASSERTION_FAILED,
+            f"account {account_name} would have {running.balance} and not {balance_minor} minor units",
+            account_name=account_name,
+            balance_minor=str(running.balance),
+            asserted_minor=str(balance_minor),
+            currency=running.account.currency,
+        )
+
+
+def _limit_problem(running: Running, exceeded_by_minor: int, available_minor: int, *, is_raised: bool) -> Problem:
     account, limits = running.account, running.account.limits
     if is_raised:
         limit, limit_minor = "MAX_BALANCE", limits.max_balance_minor
@@ -197,7 +249,7 @@ def limit_problem(running: Running, exceeded_by_minor: int, available_minor: int
     )
 
 
-def leg_problem(running: Running | None, leg: Leg) -> Problem:
+def _leg_problem(running: Running | None, leg: Leg) -> Problem:
     """Why a leg can't be posted to its account."""
     if running is None:
         return Problem(
@@ -220,7 +272,7 @@ def leg_problem(running: Running | None, leg: Leg) -> Problem:
     )
 
 
-def overflow_problem(leg: Leg) -> Problem:
+def _overflow_problem(leg: Leg) -> Problem:
     return Problem(
         Reason.BALANCE_OVERFLOW,
         f"the {leg.side}s of account {leg.account_name} would no longer fit in 64 bits",
