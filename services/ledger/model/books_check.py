@@ -109,17 +109,13 @@ class BooksCheck:
         self._open_time = report.open_time
 
     def _add_movements(self, report: PartReport) -> Iterator[Fault]:
-        for movement in report.movements:
-            before = self._accounts.get(movement.account_key, (0, 0, 0))
-            balance_minor, debits_minor, credits_minor = before
-            if movement.before_minor != balance_minor:
-                detail = f"entry {movement.first_sequence} follows {movement.before_minor} instead of {balance_minor}"
-                yield Fault("balance", detail, account_name=movement.account_name)
-            self._accounts[movement.account_key] = (
-                movement.after_minor,
-                debits_minor + movement.debits_minor,
-                credits_minor + movement.credits_minor,
-            )
+        accounts = self._accounts
+        for account_key, account_name, first_sequence, before_minor, after_minor, debits, credits_ in report.movements:
+            balance_minor, debits_minor, credits_minor = accounts.get(account_key, (0, 0, 0))
+            if before_minor != balance_minor:
+                detail = f"entry {first_sequence} follows {before_minor} instead of {balance_minor}"
+                yield Fault("balance", detail, account_name=account_name)
+            accounts[account_key] = (after_minor, debits_minor + debits, credits_minor + credits_)
 
     def _check_roots(self, report: PartReport, checkpoints: Sequence[CheckpointRow]) -> Iterator[Fault]:
         wanted = {row.tree_size: row.root_hash for row in checkpoints}

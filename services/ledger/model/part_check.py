@@ -144,7 +144,7 @@ class _Sums:
         self.debits_minor = self.credits_minor = 0
 
     def movement(self, account_key: int) -> Movement:
-        return Movement(
+        return (
             account_key,
             self.account_name.decode(errors="replace"),
             self.first_sequence,

@@ -44,8 +44,12 @@ _ENTRY_LENGTHS = ((5, 8), (17, 8), (29, 8), (41, 8), (53, 1), (58, 1), (63, 8), 
 # account_key, and whether it grows on the debit side.
 _ACCOUNT = struct.Struct(">2x4xq4x?")
 _LEAF = b"\x00"
-# Of a record, from effective_time to the number of entries, without that time, without expiry and without metadata.
-_plain_tail = struct.Struct(">IIIqIqIqIq").pack
+# Of a row, from the metadata on: none, and no expire_time.
+_PLAIN_REST = pack_length(2) + EMPTY_OBJECT + b"\xff\xff\xff\xff"
+# Of a record, from effective_time to the number of entries, when there is no such time and the rest is plain.
+_pack_plain_tail = struct.Struct(">12sq4sq16sq").pack
+_BEFORE_TIME, _BEFORE_SEQUENCE = ABSENT + ABSENT + pack_length(8), pack_length(8)
+_BEFORE_COUNT = pack_integer(8, 0) + pack_length(8)
 # Of a record, up to the length of the amount: of entries that are posted, and of those that are held.
 _CREDITS, _DEBITS = (
     tuple(pack_length(len(side)) + side + pack_length(1) + pending + pack_length(8) for pending in (b"\x00", b"\x01"))
@@ -101,7 +105,8 @@ class _QuickCheck:
         return report
 
     def _check_transactions(self) -> None:
-        report, leaves, copy = self._report, self._leaves, self._part.transactions
+        report, copy = self._report, self._part.transactions
+        hashes, times, end_sequences = self._leaves.hashes, self._leaves.times, self._leaves.end_sequences
         prefix = _LEAF + record_prefix(self._part.tenant_id)
         position, end = row_bounds(copy)
         leaf_index, last_time = report.start_leaf, 0
@@ -115,21 +120,20 @@ class _QuickCheck:
             if leaf != leaf_index or sequence != self._sequence or time < last_time:
                 raise _DoubtError
             place_start, head_start = position + _PLACE_START, position + _TRANSACTION.size
-            metadata_start = head_start + head_bytes
-            expire_start = metadata_start + 4 + field_length(copy, metadata_start)[0]
-            metadata = copy[metadata_start + 4 : expire_start]
-            position = expire_start + 4 + max(0, field_length(copy, expire_start)[0])
-            if is_null and metadata == EMPTY_OBJECT and position == expire_start + 4:
-                tail = _plain_tail(0, 0, 8, time, 8, sequence, 8, 0, 8, count)
+            rest_start = head_start + head_bytes
+            position = rest_start + len(_PLAIN_REST)
+            if is_null and copy[rest_start:position] == _PLAIN_REST:
+                tail = _pack_plain_tail(_BEFORE_TIME, time, _BEFORE_SEQUENCE, sequence, _BEFORE_COUNT, count)
             else:
                 effective = ABSENT if is_null else pack_integer(8, effective_time + EPOCH_MICROSECONDS)
-                times = (effective, time_field(copy, expire_start), pack_integer(8, time), pack_integer(8, sequence))
-                tail = b"".join((*times, metadata_fields(metadata), pack_integer(8, count)))
-            pieces = [prefix, copy[head_start:metadata_start], tail]
+                tail, position = _tail(copy, rest_start, effective, (time, sequence, count))
+            pieces = [prefix, copy[head_start:rest_start], tail]
             self._check_entries(pieces, count, copy[place_start : place_start + _PLACE_BYTES], is_hold=is_hold)
             if sha256(b"".join(pieces)).digest() != leaf_hash:
                 raise _DoubtError
-            leaves.add(leaf_hash, time, self._sequence)
+            hashes.append(leaf_hash)
+            times.append(time)
+            end_sequences.append(self._sequence)
             report.hold_count += is_hold
             leaf_index, last_time = leaf_index + 1, time
 
@@ -163,6 +167,22 @@ class _QuickCheck:
         if sum_ or sequence != self._sequence + count:
             raise _DoubtError
         self._sequence = sequence
+
+
+def _tail(copy: bytes, start: int, effective: bytes, numbers: tuple[int, int, int]) -> tuple[bytes, int]:
+    """A record from effective_time to the number of entries, and where the row ends.
+
+    Args:
+        start: where the row's metadata begins.
+        effective: effective_time as a field.
+        numbers: create_time, first_sequence and number of entries.
+    """
+    time, sequence, count = numbers
+    expire_start = start + 4 + field_length(copy, start)[0]
+    times = (effective, time_field(copy, expire_start), pack_integer(8, time), pack_integer(8, sequence))
+    metadata = metadata_fields(copy[start + 4 : expire_start])
+    end = expire_start + 4 + max(0, field_length(copy, expire_start)[0])
+    return b"".join((*times, metadata, pack_integer(8, count))), end
 
 
 class _Account:
@@ -203,9 +223,7 @@ class _Account:
         after_minor = self.balance_minor or 0
         credits_minor = self.debits_minor - (after_minor - self.before_minor) * self.sign
         name = self.name[4:].decode()
-        return Movement(
-            self.key, name, self.first_sequence, self.before_minor, after_minor, self.debits_minor, credits_minor
-        )
+        return self.key, name, self.first_sequence, self.before_minor, after_minor, self.debits_minor, credits_minor
 
 
 def _accounts(copy: bytes) -> dict[int, _Account]:

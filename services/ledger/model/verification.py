@@ -95,23 +95,10 @@ class Part:
     accounts: bytes | None = None
 
 
-class Movement(NamedTuple):
-    """What a part says of one account.
-
-    Attributes:
-        first_sequence: of its first entry in the part.
-        before_minor: the balance before that entry, as the entry implies it.
-        after_minor: the balance after its last entry.
-        debits_minor: sum of what was posted, with credits_minor likewise.
-    """
-
-    account_key: int
-    account_name: str
-    first_sequence: int
-    before_minor: int
-    after_minor: int
-    debits_minor: int
-    credits_minor: int
+# What a part says of one account: its key and its name; the sequence of its first entry in the part, the balance before
+# that entry as the entry implies it, and the balance after its last; then sums of what was posted, debits and credits.
+# Not a named tuple: there are so many that the way to another process would take several times as long.
+Movement = tuple[int, str, int, int, int, int, int]
 
 
 class InnerRoot(NamedTuple):

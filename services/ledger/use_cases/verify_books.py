@@ -19,7 +19,7 @@ from services.ledger.repository import verification as repository
 from services.ledger.repository.copies import copy_entries, copy_quick, copy_transactions, find_first_sequence
 from services.ledger.repository.journals import Journal, find_journal
 from services.ledger.repository.proofs import find_checkpoint, list_checkpoint_keys
-from services.ledger.use_cases.verify_worker import VerifyProcesses
+from services.ledger.use_cases.verify_processes import VerifyProcesses
 
 # Transactions of a part whose faults are found out: few, since of each part only some are told.
 _PART_LEAVES = 8 * BLOCK_LEAVES

@@ -2,97 +2,25 @@
 
 Reads parts from standard input and writes reports to standard output, each with its length before it, until its input
 ends: so it ends with the process that asks, however that ends. Both run the same code and nobody else holds the pipes,
-so what goes through them is pickled.
+so what goes through them is pickled. It imports little: each check starts some.
 """
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import pickle
 import struct
-import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 from services.ledger.model.part_check import check_part
 from services.ledger.model.quick_check import quick_check
-from services.ledger.model.verification import Part, PartReport
+from services.ledger.model.verification import Part
 
-_LENGTH = struct.Struct(">I")
+LENGTH = struct.Struct(">I")
 # Whoever books comes first.
 _NICENESS = 5
-
-
-class VerifyProcesses:
-    """Processes that check parts side by side."""
-
-    def __init__(self) -> None:
-        self._idle: asyncio.Queue[subprocess.Popen[bytes]] = asyncio.Queue()
-
-    async def check(self, part: Part) -> PartReport:
-        """Checks a part in whichever process is free."""
-        process = await self._idle.get()
-        report = await asyncio.to_thread(_exchange, process, part)
-        self._idle.put_nowait(process)
-        return report
-
-    @classmethod
-    @asynccontextmanager
-    async def running(cls, count: int) -> AsyncIterator[VerifyProcesses]:
-        """Runs so many processes until the end of the block."""
-        pool = cls()
-        started: list[subprocess.Popen[bytes]] = []
-        try:
-            for _ in range(count):
-                process = await asyncio.to_thread(_start)
-                started.append(process)
-                pool._idle.put_nowait(process)
-            yield pool
-        finally:
-            for process in started:
-                process.kill()
-            for process in started:
-                await asyncio.to_thread(process.wait)
-
-
-def _start() -> subprocess.Popen[bytes]:
-    """Starts a process.
-
-    Not by the event loop, which forks: what gRPC does in a forked child can end it before it is a process of its own.
-    This begins one without a fork that gRPC hears of.
-    """
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "services.ledger.use_cases.verify_worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        # Addresses and secrets of the mesh are none of its business.
-        env={name: value for name, value in os.environ.items() if not name.startswith("KENTE_")},
-    )
-
-
-def _exchange(process: subprocess.Popen[bytes], part: Part) -> PartReport:
-    """Gives a part to a process and waits for its report.
-
-    Raises:
-        RuntimeError: the process ended.
-    """
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("a process without pipes can check nothing")
-    data = pickle.dumps(part)
-    try:
-        process.stdin.write(_LENGTH.pack(len(data)))
-        process.stdin.write(data)
-        process.stdin.flush()
-        header = process.stdout.read(_LENGTH.size)
-        if len(header) < _LENGTH.size:
-            raise BrokenPipeError  # noqa: TRY301 - both ends of the pipe tell the same
-        report: PartReport = pickle.loads(process.stdout.read(*_LENGTH.unpack(header)))  # noqa: S301 - see above
-    except BrokenPipeError:
-        raise RuntimeError(f"a process that checks books ended with status {process.poll()}") from None
-    return report
 
 
 def main() -> None:
@@ -102,10 +30,10 @@ def main() -> None:
     # Rows refer to nothing in circles, and there are so many that to look for circles takes time.
     gc.disable()
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    while len(header := source.read(_LENGTH.size)) == _LENGTH.size:
-        part: Part = pickle.loads(source.read(*_LENGTH.unpack(header)))  # noqa: S301 - see above
+    while len(header := source.read(LENGTH.size)) == LENGTH.size:
+        part: Part = pickle.loads(source.read(*LENGTH.unpack(header)))  # noqa: S301 - see above
         report = pickle.dumps(check_part(part) if part.accounts is None else quick_check(part))
-        sink.write(_LENGTH.pack(len(report)) + report)
+        sink.write(LENGTH.pack(len(report)) + report)
         sink.flush()
 
 
