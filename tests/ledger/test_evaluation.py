@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mesh.errors import Problem, Reason
 from mesh.ids import new_id
 from mesh.money import INT64_MAX
-from services.ledger.model.accounts import Account, AccountLimits, AccountState, AccountType, Side
+from services.ledger.model.accounts import AccountLimits, AccountState, AccountType, PostableAccount, Side
 from services.ledger.model.evaluation import Booked, Evaluation
 from services.ledger.model.legs import check_balanced
 from services.ledger.model.postings import Assertion, Kind, Leg, Posting
@@ -46,29 +46,23 @@ def posting_of(ask: Ask) -> Posting:
     )
 
 
-def account(account_name: str, *, key: int = 1, book_name: str = "main", **fields: Any) -> Account:
+def account(account_name: str, *, key: int = 1, book_name: str = "main", **fields: Any) -> PostableAccount:
     """An empty account, whose type follows from the first word of its name."""
     values: dict[str, Any] = {"currency": "GHS", "state": AccountState.OPENED, "limits": AccountLimits()} | fields
-    return Account(
+    return PostableAccount(
         account_key=key,
         book_name=book_name,
         account_name=account_name,
-        account_number=None,
         type=AccountType(TYPES[account_name.partition(":")[0]]),
-        scale=2,
-        display_name="",
-        metadata={},
         debits_minor=0,
         credits_minor=0,
         pending_debits_minor=0,
         pending_credits_minor=0,
-        create_time=NOW,
-        update_time=NOW,
         **values,
     )
 
 
-def accounts_of(oracle: Oracle) -> list[Account]:
+def accounts_of(oracle: Oracle) -> list[PostableAccount]:
     """The oracle's accounts as the database would give them, numbered from 0."""
     return [
         account(
@@ -84,7 +78,7 @@ def accounts_of(oracle: Oracle) -> list[Account]:
 
 
 def evaluation_of(
-    accounts: Sequence[Account], closed_time: datetime | None = None, leaf_index: int = 0, sequence: int = 1
+    accounts: Sequence[PostableAccount], closed_time: datetime | None = None, leaf_index: int = 0, sequence: int = 1
 ) -> Evaluation:
     """A batch on these accounts, with nothing booked before."""
     return Evaluation(
@@ -219,7 +213,7 @@ def pair(amount_minor: int, debited: str = "assets:a", credited: str = "income:b
     return Posting(legs=legs, **values)
 
 
-def two_accounts(**fields: Any) -> list[Account]:
+def two_accounts(**fields: Any) -> list[PostableAccount]:
     """Two accounts; the fields are those of the first."""
     return [account("assets:a", key=1, **fields), account("income:b", key=2)]
 

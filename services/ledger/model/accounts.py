@@ -97,8 +97,8 @@ class AccountDraft:
 
 # Not frozen, though it never changes: they are read by the thousand, and freezing triples the time to make one.
 @dataclass(slots=True)
-class Account:
-    """One account, in one currency.
+class PostableAccount:
+    """What postings need to know of an account.
 
     Attributes:
         account_key: its number inside the database; never leaves the service.
@@ -111,18 +111,29 @@ class Account:
     account_key: int
     book_name: str
     account_name: str
-    account_number: str | None
     type: AccountType
     currency: str
-    scale: int
     state: AccountState
-    display_name: str
-    metadata: Mapping[str, str]
     limits: AccountLimits
     debits_minor: int
     credits_minor: int
     pending_debits_minor: int
     pending_credits_minor: int
+
+
+@dataclass(slots=True)
+class Account(PostableAccount):
+    """One account, in one currency.
+
+    Attributes:
+        account_number: None when it has none.
+        scale: decimals of its currency.
+    """
+
+    account_number: str | None
+    scale: int
+    display_name: str
+    metadata: Mapping[str, str]
     create_time: datetime
     update_time: datetime
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from mesh.errors import Problem, Reason, Violation
 from mesh.ids import new_id
-from services.ledger.model.accounts import Account
+from services.ledger.model.accounts import PostableAccount
 from services.ledger.model.legs import check_balanced, check_held, legs_of
 from services.ledger.model.postings import Entry, HoldState, Kind, Leg, Posting, Transaction
 from services.ledger.model.related import Related
@@ -57,7 +57,7 @@ class Evaluation:
     def __init__(
         self,
         *,
-        accounts: Iterable[Account],
+        accounts: Iterable[PostableAccount],
         closed_times: Mapping[str, datetime | None],
         related: Mapping[str, Related],
         leaf_index: int,

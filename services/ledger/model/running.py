@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mesh.errors import Problem, Reason
 from mesh.money import INT64_MAX
-from services.ledger.model.accounts import DEBIT, Account, AccountState, Side
+from services.ledger.model.accounts import DEBIT, AccountState, PostableAccount, Side
 from services.ledger.model.postings import Assertion, Entry, Leg
 
 _OPENED = AccountState.OPENED
@@ -32,7 +32,7 @@ class Running:
         "postable_currency",
     )
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: PostableAccount) -> None:
         self.account = account
         self.account_key = account.account_key
         self.is_debit = account.type.normal_side is DEBIT

@@ -9,23 +9,36 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from mesh.database import Connection, Row
-from services.ledger.model.accounts import NO_LIMITS, Account, AccountDraft, AccountLimits, AccountState, AccountType
+from services.ledger.model.accounts import (
+    NO_LIMITS,
+    Account,
+    AccountDraft,
+    AccountLimits,
+    AccountState,
+    AccountType,
+    PostableAccount,
+)
 
-# The order in which account_of reads them. They come from `accounts` joined with `books`.
-ACCOUNT_COLUMNS = """
-    accounts.account_key, books.book_name, accounts.account_name, accounts.account_number, accounts.type,
-    accounts.currency, accounts.scale, accounts.state, accounts.display_name, accounts.metadata,
+# The order in which a PostableAccount is made of them, but for the name of its book.
+_POSTABLE_COLUMNS = """
+    accounts.account_key, accounts.account_name, accounts.type, accounts.currency, accounts.state,
     accounts.min_balance_minor, accounts.max_balance_minor, accounts.credit_limit_minor,
-    accounts.debits_minor, accounts.credits_minor, accounts.pending_debits_minor, accounts.pending_credits_minor,
-    accounts.create_time, accounts.update_time
+    accounts.debits_minor, accounts.credits_minor, accounts.pending_debits_minor, accounts.pending_credits_minor
 """
+# The order in which account_of reads them. They come from `accounts` joined with `books`.
+ACCOUNT_COLUMNS = f"""
+    books.book_name, {_POSTABLE_COLUMNS}, accounts.account_number, accounts.scale, accounts.display_name,
+    accounts.metadata, accounts.create_time, accounts.update_time
+"""
+# Where the columns of a PostableAccount end among them.
+_POSTABLE_END = 13
 _TYPES = {type_.value: type_ for type_ in AccountType}
 _STATES = {state.value: state for state in AccountState}
-_NO_METADATA: Mapping[str, str] = {}
 # Sorts after every character of an account's name.
 _LAST_CHARACTER = "~"
 
@@ -36,6 +49,10 @@ _FIND_ACCOUNTS = f"""
     FROM books JOIN accounts ON accounts.book_key = books.book_key
     WHERE books.tenant_id = $1 AND books.book_name = $2
       AND accounts.account_name = ANY(ARRAY(SELECT unnest($3::text[])))
+"""
+_FIND_POSTABLE_ACCOUNTS = f"""
+    SELECT {_POSTABLE_COLUMNS} FROM accounts
+    WHERE accounts.book_key = $1 AND accounts.account_name = ANY(ARRAY(SELECT unnest($2::text[])))
 """
 _FIND_ACCOUNT = f"""
     SELECT {ACCOUNT_COLUMNS}
@@ -63,50 +80,36 @@ _INSERT_ACCOUNTS = f"""
 
 def account_of(row: Row) -> Account:
     """The account in a row of ACCOUNT_COLUMNS."""
-    (
-        account_key,
-        book_name,
-        account_name,
-        account_number,
-        type_,
-        currency,
-        scale,
-        state,
-        display_name,
-        metadata,
-        min_balance_minor,
-        max_balance_minor,
-        credit_limit_minor,
-        debits_minor,
-        credits_minor,
-        pending_debits_minor,
-        pending_credits_minor,
-        create_time,
-        update_time,
-    ) = row
-    if min_balance_minor is None and max_balance_minor is None and credit_limit_minor is None:
+    book_name, *postable = row[:_POSTABLE_END]
+    account_number, scale, display_name, metadata, *times = row[_POSTABLE_END:]
+    own: tuple[Any, ...] = (account_number, scale, display_name, json.loads(metadata), *times)
+    return Account(*_postable_fields(book_name, postable), *own)
+
+
+def _postable_fields(book_name: str, row: Iterable[Any]) -> tuple[Any, ...]:
+    account_key, account_name, type_, currency, state, min_minor, max_minor, credit_minor, *sums = row
+    if min_minor is None and max_minor is None and credit_minor is None:
         limits = NO_LIMITS
     else:
-        limits = AccountLimits(min_balance_minor, max_balance_minor, credit_limit_minor)
-    return Account(
-        account_key,
-        book_name,
-        account_name,
-        account_number,
-        _TYPES[type_],
-        currency,
-        scale,
-        _STATES[state],
-        display_name,
-        _NO_METADATA if metadata == "{}" else json.loads(metadata),
-        limits,
-        debits_minor,
-        credits_minor,
-        pending_debits_minor,
-        pending_credits_minor,
-        create_time,
-        update_time,
-    )
+        limits = AccountLimits(min_minor, max_minor, credit_minor)
+    return account_key, book_name, account_name, _TYPES[type_], currency, _STATES[state], limits, *sums
+
+
+async def find_postable_accounts(
+    connection: Connection, book_keys: Mapping[str, int], names: Mapping[str, Collection[str]]
+) -> list[PostableAccount]:
+    """Those of the accounts that exist, in any order.
+
+    Args:
+        book_keys: of the books that exist, by name.
+        names: of the accounts, each once, by name of the book.
+    """
+    return [
+        PostableAccount(*_postable_fields(book_name, row))
+        for book_name, account_names in names.items()
+        if book_name in book_keys
+        for row in await connection.fetch(_FIND_POSTABLE_ACCOUNTS, book_keys[book_name], list(account_names))
+    ]
 
 
 async def find_accounts(connection: Connection, tenant_id: str, keys: Collection[tuple[str, str]]) -> list[Account]:

@@ -7,16 +7,18 @@ all of it is there after a crash or nothing is, and whoever asks again is told w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from mesh.database import Connection
 from mesh.errors import Problem
 from services.ledger.model.evaluation import Evaluation
+from services.ledger.model.postings import Posting
 from services.ledger.model.related import Related
 from services.ledger.repository import batches
-from services.ledger.repository.accounts import find_accounts
+from services.ledger.repository.accounts import find_postable_accounts
 from services.ledger.repository.journals import Journal, later, lock_journal
 from services.ledger.repository.transactions import find_transactions
 from services.ledger.use_cases.settlement import Settled, Settlement
@@ -66,16 +68,12 @@ async def _read(connection: Connection, tools: BatchTools, state: batches.State,
     due_holds = await batches.find_due_holds(connection, journal, now) if due else []
     related_ids = {posting.related_id for posting in postings if posting.related_id} | set(due_holds)
     related = await _read_related(connection, journal, related_ids) if related_ids else {}
-    keys = {(posting.book_name, leg.account_name) for posting in postings for leg in posting.legs}
-    keys |= {(posting.book_name, one.account_name) for posting in postings for one in posting.assertions}
-    for one in related.values():
-        keys |= {(one.transaction.book_name, entry.account_name) for entry in one.transaction.entries}
-    accounts = await find_accounts(connection, journal.tenant_id, keys) if keys else []
     books = dict(state.books)
     if others := {one.transaction.book_name for one in related.values()} - books.keys():
         books |= await batches.find_books(connection, journal.tenant_id, others)
+    book_keys = {name: key for name, (key, _) in books.items()}
     evaluation = Evaluation(
-        accounts=accounts,
+        accounts=await find_postable_accounts(connection, book_keys, _account_names(postings, related)),
         closed_times={name: closed_time for name, (_, closed_time) in books.items()},
         related=related,
         leaf_index=journal.tree_size,
@@ -93,12 +91,24 @@ async def _read(connection: Connection, tools: BatchTools, state: batches.State,
     return Batch(
         journal=journal,
         now=now,
-        book_keys={name: key for name, (key, _) in books.items()},
+        book_keys=book_keys,
         related=related,
         evaluation=evaluation,
         expired=expired,
         settlement=Settlement(evaluation, tools.wording, outcomes=state.outcomes, request_hashes=state.request_hashes),
     )
+
+
+def _account_names(postings: Sequence[Posting], related: Mapping[str, Related]) -> Mapping[str, set[str]]:
+    """The accounts that postings touch, by book."""
+    names: defaultdict[str, set[str]] = defaultdict(set)
+    for posting in postings:
+        of_book = names[posting.book_name]
+        of_book.update(leg.account_name for leg in posting.legs)
+        of_book.update(assertion.account_name for assertion in posting.assertions)
+    for one in related.values():
+        names[one.transaction.book_name].update(entry.account_name for entry in one.transaction.entries)
+    return {book_name: of_book for book_name, of_book in names.items() if of_book}
 
 
 async def _read_related(connection: Connection, journal: Journal, ids: set[str]) -> dict[str, Related]:
