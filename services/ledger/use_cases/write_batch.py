@@ -28,8 +28,8 @@ from services.ledger.use_cases.settlement import Settled, Settlement
 from services.ledger.use_cases.work import BatchTools, Wording
 
 _ENDS = {Kind.HOLD_POSTING: HoldState.POSTED, Kind.HOLD_VOID: HoldState.VOIDED, Kind.HOLD_EXPIRY: HoldState.EXPIRED}
-# So many transactions go to the database at once, while the next are put into words; and others on the event loop get
-# a turn after so many.
+# A batch of no more transactions is written by one round trip. Of a larger one so many go to the database at once, while
+# the next are put into words. Others on the event loop get a turn after so many.
 _CHUNK = 256
 
 
@@ -72,18 +72,19 @@ async def write_batch(connection: Connection, tools: BatchTools, batch: Batch) -
         for one in settlement.settled
         if one.problem is not None
     ]
+    first = [
+        *bookings.moved_accounts(batch.evaluation.movements()),
+        *bookings.added_requests(tenant_id, settlement.request_hashes, batch.now),
+        *bookings.added_refusals(tenant_id, refusals, batch.now),
+        *audit.added(settlement.audit_rows),
+    ]
     async with WriteBehind(connection) as writing:
-        await writing.hand_over(
-            [
-                *bookings.moved_accounts(batch.evaluation.movements()),
-                *bookings.added_requests(tenant_id, settlement.request_hashes, batch.now),
-                *bookings.added_refusals(tenant_id, refusals, batch.now),
-                *audit.added(settlement.audit_rows),
-            ]
-        )
+        if not 0 < len(batch.evaluation.booked) <= _CHUNK:
+            await writing.hand_over(first)
+            first = []
         if batch.evaluation.booked:
             leaves = await _grow(tools, batch)
-            await _BookWriter(tools.wording, batch, leaves).write(writing)
+            await _BookWriter(tools.wording, batch, leaves).write(writing, first)
 
 
 async def _ensure_partition(connection: Connection, tools: BatchTools, now: datetime) -> None:
@@ -122,7 +123,12 @@ class _BookWriter:
         self._leaf_indexes = {id_: one.transaction.leaf_index for id_, one in batch.related.items()}
         self._leaf_indexes |= {one.transaction.transaction_id: one.transaction.leaf_index for one in self._booked}
 
-    async def write(self, writing: WriteBehind) -> None:
+    async def write(self, writing: WriteBehind, first: Sequence[Statement]) -> None:
+        """Writes all of it.
+
+        Args:
+            first: what goes along with the first transactions.
+        """
         for start in range(0, len(self._booked), _CHUNK):
             end = start + _CHUNK
             statements = bookings.added_bookings(
@@ -136,7 +142,9 @@ class _BookWriter:
                 related_leaf_indexes=self._leaf_indexes,
             )
             # The head moves, and the batch is announced, once its last transaction is there.
-            await writing.hand_over([*statements, *self._ending()] if end >= len(self._booked) else statements)
+            last = self._ending() if end >= len(self._booked) else []
+            await writing.hand_over([*first, *statements, *last])
+            first = []
         ends = {
             self._leaf_indexes[one.transaction.related_id]: (_ENDS[one.transaction.kind], one.transaction.leaf_index)
             for one in self._booked
