@@ -28,8 +28,8 @@ from services.ledger.use_cases.settlement import Settled, Settlement
 from services.ledger.use_cases.work import BatchTools, Wording
 
 _ENDS = {Kind.HOLD_POSTING: HoldState.POSTED, Kind.HOLD_VOID: HoldState.VOIDED, Kind.HOLD_EXPIRY: HoldState.EXPIRED}
-# A batch of no more transactions is written by one round trip. Of a larger one so many go to the database at once, while
-# the next are put into words. Others on the event loop get a turn after so many.
+# A batch of no more transactions is written by one round trip. Of a larger one so many go to the database at once,
+# while the next are put into words. Others on the event loop get a turn after so many.
 _CHUNK = 256
 
 
