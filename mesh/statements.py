@@ -79,7 +79,7 @@ class WriteBehind:
             await self._catch_up()
         elif self._under_way is not None:
             # The connection must be at rest for the transaction to be taken back; the first fault is the one to raise.
-            await asyncio.wait([self._under_way])
+            await asyncio.gather(self._under_way, return_exceptions=True)
 
     async def _catch_up(self) -> None:
         if self._under_way is not None:
