@@ -43,10 +43,12 @@ class MortalDatabase(Database):
     life: Life
 
     @asynccontextmanager
-    async def transaction(self, tenant_id: str, *, by_index: bool = False) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, tenant_id: str, *, by_index: bool = False, first: str = ""
+    ) -> AsyncIterator[Connection]:
         """As Database, with three moments."""
         self.life.moment()
-        async with super().transaction(tenant_id, by_index=by_index) as connection:
+        async with super().transaction(tenant_id, by_index=by_index, first=first) as connection:
             yield connection
             self.life.moment()
         self.life.moment()
