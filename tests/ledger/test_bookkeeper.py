@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +13,13 @@ import asyncpg
 import pytest
 from kente.ledger.v1 import ledger_service_pb2 as pb2
 
-from mesh.database import DatabaseAwayError
+from mesh.database import Database, DatabaseAwayError
 from mesh.errors import Problem, Reason
 from mesh.ids import new_id
 from services.ledger.convert import postings
+from services.ledger.repository.journals import LOCK_FIRST, Journal, find_journal
 from services.ledger.use_cases.booking import RETRIES
-from tests.harness import Infrastructure, TestMesh, eventually, free_ports
+from tests.harness import PASSWORD, Infrastructure, TestMesh, eventually, free_ports
 from tests.ledger.book import BANK, PAYER, SCOPES, Book, credit, debit, transaction_request
 from tests.ledger.desk import MakeBookkeeper, batches_of, booked, bookkeepers_on, posting, work
 from tests.ledger.orders import transfer, transfers_request
@@ -90,6 +91,31 @@ async def test_calls_that_come_while_a_batch_is_on_its_way_meet_in_the_next(
     assert await batches_of(admin, open_book) == [1, 51]
     assert [answer.leaf_index for answer in answers] == list(range(51))
     assert len({answer.create_time.ToNanoseconds() for answer in answers[1:]}) == 1
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_the_first_batch_of_a_tenant_waits_for_whoever_else_is_its_first(
+    infrastructure: Infrastructure, admin: asyncpg.Connection, *, is_kept: bool
+) -> None:
+    tenant_id = new_id("ten")
+    database = await Database.connect(infrastructure.postgres.url("kente_ledger", PASSWORD))
+
+    async def lock() -> Journal | None:
+        async with database.transaction(tenant_id, first=LOCK_FIRST) as connection:
+            return await find_journal(connection, tenant_id)
+
+    with suppress(InterruptedError):
+        async with database.transaction(tenant_id, first=LOCK_FIRST) as connection:
+            first = await find_journal(connection, tenant_id)
+            other = await begin(admin, lock())
+            if not is_kept:
+                raise InterruptedError
+
+    second = await other
+    await database.close()
+    assert first
+    assert second
+    assert (first.journal_key == second.journal_key) == is_kept
 
 
 async def test_tenants_do_not_wait_for_each_other(

@@ -62,13 +62,13 @@ async def find_state(
     transaction_ids: Collection[str],
     request_ids: Collection[str],
     book_names: Collection[str],
-) -> State | None:
-    """What is known of what a batch names; None when the tenant has no journal yet, and so nothing else."""
+) -> State:
+    """What is known of what a batch names, in a transaction that began with LOCK_FIRST."""
     row = await connection.fetchrow(
         _FIND_STATE, tenant_id, literal(transaction_ids), literal(request_ids), list(book_names)
     )
     if row is None or row["journal"] is None:
-        return None
+        raise LookupError("the journal that was locked is not there")
     return State(
         journal_of(row["journal"]),
         {

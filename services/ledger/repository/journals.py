@@ -18,15 +18,22 @@ _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 # Each statement is written out once, so that a connection prepares it once.
 _FIND = f"SELECT {JOURNAL_COLUMNS} FROM journals WHERE tenant_id = $1"  # noqa: S608 - a constant of this file
 _LOCK = f"{_FIND} FOR NO KEY UPDATE"
-# For the beginning of a transaction, in which nothing is read before it: locks nothing when there is no journal yet.
-LOCK_FIRST = f"SELECT FROM journals WHERE tenant_id = current_setting('{TENANT_SETTING}') FOR NO KEY UPDATE"
+_CREATE = "INSERT INTO journals (tenant_id) VALUES ($1) ON CONFLICT (tenant_id) DO NOTHING"
+_TENANT = f"current_setting('{TENANT_SETTING}')"
+# The same for the beginning of a transaction. It looks first, because an insertion that finds the row there uses up a
+# number all the same.
+LOCK_FIRST = f"""
+    INSERT INTO journals (tenant_id)
+    SELECT {_TENANT} WHERE NOT EXISTS (SELECT FROM journals WHERE tenant_id = {_TENANT})
+    ON CONFLICT (tenant_id) DO NOTHING;
+    SELECT FROM journals WHERE tenant_id = {_TENANT} FOR NO KEY UPDATE
+"""  # noqa: S608 - constants of this file
 _FIND_EXPIRING = (
     "SELECT tenant_id, next_expire_time FROM journals WHERE next_expire_time IS NOT NULL"
     " ORDER BY next_expire_time LIMIT $1"
 )
 # How many tenants are looked at in one go.
 _DUE_TENANTS = 100
-_CREATE = "INSERT INTO journals (tenant_id) VALUES ($1) ON CONFLICT (tenant_id) DO NOTHING"
 
 
 @dataclass(frozen=True, slots=True)

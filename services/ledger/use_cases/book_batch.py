@@ -19,7 +19,7 @@ from services.ledger.model.postings import Posting
 from services.ledger.model.related import Related
 from services.ledger.repository import batches
 from services.ledger.repository.accounts import find_postable_accounts
-from services.ledger.repository.journals import Journal, later, lock_journal
+from services.ledger.repository.journals import Journal, later
 from services.ledger.repository.transactions import find_transactions
 from services.ledger.use_cases.settlement import Settled, Settlement
 from services.ledger.use_cases.work import BatchTools, Result, Work
@@ -36,8 +36,15 @@ async def book_batch(
     Returns:
         For each work, how each of its postings ended; or the problem with the work as a whole.
     """
-    state = await _find_state(connection, tenant_id, works)
-    batch = await _read(connection, tools, state, works)
+    postings = [posting for work in works for posting in work.postings]
+    state = await batches.find_state(
+        connection,
+        tenant_id,
+        transaction_ids=[posting.transaction_id for posting in postings],
+        request_ids=[work.request.key for work in works],
+        book_names={posting.book_name for posting in postings},
+    )
+    batch = await _read(connection, tools, state, postings)
     results = [await batch.settlement.settle(work) for work in works]
     await write_batch(connection, tools, batch)
     return [
@@ -46,24 +53,9 @@ async def book_batch(
     ]
 
 
-async def _find_state(connection: Connection, tenant_id: str, works: Sequence[Work]) -> batches.State:
-    transaction_ids = [posting.transaction_id for work in works for posting in work.postings]
-    request_ids = [work.request.key for work in works]
-    book_names = {posting.book_name for work in works for posting in work.postings if posting.book_name}
-    while True:
-        state = await batches.find_state(
-            connection, tenant_id, transaction_ids=transaction_ids, request_ids=request_ids, book_names=book_names
-        )
-        if state is not None:
-            return state
-        # The tenant's first batch: there was nothing to lock.
-        await lock_journal(connection, tenant_id)
-
-
-async def _read(connection: Connection, tools: BatchTools, state: batches.State, works: Sequence[Work]) -> Batch:
+async def _read(connection: Connection, tools: BatchTools, state: batches.State, postings: Sequence[Posting]) -> Batch:
     """Reads what the postings touch, and lets holds expire whose time is over."""
     journal, now = state.journal, later(state.journal, tools.clock())
-    postings = [posting for work in works for posting in work.postings]
     due = journal.next_expire_time is not None and journal.next_expire_time <= now
     due_holds = await batches.find_due_holds(connection, journal, now) if due else []
     related_ids = {posting.related_id for posting in postings if posting.related_id} | set(due_holds)

@@ -79,12 +79,14 @@ async def write_batch(connection: Connection, tools: BatchTools, batch: Batch) -
         *audit.added(settlement.audit_rows),
     ]
     async with WriteBehind(connection) as writing:
-        if not 0 < len(batch.evaluation.booked) <= _CHUNK:
+        if not batch.evaluation.booked:
+            await writing.hand_over(first)
+            return
+        if len(batch.evaluation.booked) > _CHUNK:
             await writing.hand_over(first)
             first = []
-        if batch.evaluation.booked:
-            leaves = await _grow(tools, batch)
-            await _BookWriter(tools.wording, batch, leaves).write(writing, first)
+        leaves = await _grow(tools, batch)
+        await _BookWriter(tools.wording, batch, leaves).write(writing, first)
 
 
 async def _ensure_partition(connection: Connection, tools: BatchTools, now: datetime) -> None:
