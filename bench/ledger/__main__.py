@@ -65,6 +65,7 @@ async def run(infrastructure: Infrastructure, plan: Plan, workers: int) -> Resul
     admin_url = infrastructure.postgres.admin_url
     results.facts = world.machine_facts(infrastructure.folder) | await world.durability(admin_url)
     results.facts |= {"ledger workers": str(workers), "accounts": f"{plan.accounts:,}"}
+    await world.lay_in_log(admin_url)
     await world.create_for_update(admin_url, plan.accounts)
     async with AsyncExitStack() as stack:
         ledger_process, ledger_port = stack.enter_context(world.ledger(infrastructure, workers))
