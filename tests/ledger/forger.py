@@ -17,6 +17,8 @@ from tests.ledger.book import BANK, FEES
 CASH, BACK_DATED, EXCHANGE, HOLD, HOLD_POSTING, REVERSAL = 0, 1, 2, 3, 6, 8
 _OTHER_ACCOUNT = f"(SELECT account_key FROM accounts WHERE tenant_id = $1 AND account_name = '{POSITION}')"
 
+# More microseconds than a time of a record has room for, or less than any. The first is the last one that there is.
+ENDLESS = ["294276-12-31", "infinity", "-infinity"]
 EDITED_TRANSACTIONS = [
     (CASH, "transaction_id = 'txn_00000000000000000000000000'", "record"),
     (CASH, "kind = 'hold'", "record"),
@@ -32,6 +34,9 @@ EDITED_TRANSACTIONS = [
     (HOLD, "expire_time = NULL", "record"),
     (HOLD, "expire_time = expire_time + interval '1 year'", "record"),
     (CASH, "create_time = create_time - interval '1 microsecond'", "record"),
+    *((BACK_DATED, f"create_time = '{time}'", "record") for time in ENDLESS),
+    *((BACK_DATED, f"effective_time = '{time}'", "record") for time in ENDLESS),
+    *((HOLD, f"expire_time = '{time}'", "record") for time in ENDLESS),
     (HOLD_POSTING, "related_leaf_index = 5", "record"),
     (REVERSAL, "related_leaf_index = 0", "record"),
     (CASH, "first_sequence = first_sequence + 1", "record"),
@@ -52,6 +57,7 @@ EDITED_ENTRIES = [
     ("amount_minor = amount_minor + 1", "sum"),
     ("balance_after_minor = balance_after_minor + 1", "balance"),
     ("effective_time = create_time", "entry"),
+    *((f"effective_time = '{time}'", "entry") for time in ENDLESS),
     ("create_time = create_time + interval '1 microsecond'", "entry"),
 ]
 EDITED_ACCOUNTS = [
@@ -74,6 +80,7 @@ EDITED_OTHERS = [
     ("UPDATE checkpoints SET root_hash = sha256('x') WHERE tree_size = 3", "tree"),
     ("UPDATE checkpoints SET last_sequence = last_sequence + 1 WHERE tree_size = 3", "checkpoint"),
     ("UPDATE checkpoints SET create_time = create_time + interval '1 second' WHERE tree_size = 9", "checkpoint"),
+    *((f"UPDATE checkpoints SET create_time = '{time}' WHERE tree_size = 9", "checkpoint") for time in ENDLESS),
     ("UPDATE checkpoints SET event_ids = '{}' WHERE tree_size = 3", "announcement"),
     ("UPDATE checkpoints SET tree_size = 1000 WHERE tree_size = 9", "checkpoint"),
     ("DELETE FROM checkpoints WHERE tree_size = 3", "checkpoint"),

@@ -24,6 +24,8 @@ from tests.ledger.forger import (
     EDITED_ENTRIES,
     EDITED_OTHERS,
     EDITED_TRANSACTIONS,
+    ENDLESS,
+    REVERSAL,
     change,
     cut_off_last,
     set_head_back,
@@ -111,6 +113,38 @@ async def test_whatever_else_is_edited_or_dropped_is_found(
     await change(admin, statement, book.tenant_id)
 
     assert check in checks_of(await auditor.faults())
+
+
+@pytest.mark.parametrize("time", ENDLESS)
+async def test_what_comes_after_a_time_without_end_is_checked_too(
+    auditor: Auditor, filled: list[ledger_pb2.Transaction], admin: asyncpg.Connection, book: Book, time: str
+) -> None:
+    for column in ("create_time", "effective_time", "expire_time"):
+        await change(admin, f"UPDATE transactions SET {column} = '{time}' WHERE leaf_index = {CASH}", book.tenant_id)
+    await change(admin, f"UPDATE transactions SET description = 'x' WHERE leaf_index = {REVERSAL}", book.tenant_id)
+
+    faults = await auditor.faults()
+
+    assert {fault.transaction_id for fault in faults if fault.check == "record"} == {
+        filled[CASH].transaction_id,
+        filled[REVERSAL].transaction_id,
+    }
+
+
+@pytest.mark.parametrize("time", ENDLESS)
+async def test_an_entry_that_was_moved_to_the_end_of_time_is_found(
+    auditor: Auditor, filled: list[ledger_pb2.Transaction], admin: asyncpg.Connection, book: Book, time: str
+) -> None:
+    # Entries lie in one table for each month.
+    start, end = ("MINVALUE", "'0001-01-01'") if time.startswith("-") else ("'9999-01-01'", "MAXVALUE")
+    await admin.execute(f"CREATE TABLE entries_endless PARTITION OF entries FOR VALUES FROM ({start}) TO ({end})")
+    try:
+        await change(admin, f"UPDATE entries SET create_time = '{time}' WHERE sequence = 1", book.tenant_id)
+        faults = await auditor.faults()
+    finally:
+        await admin.execute("DROP TABLE entries_endless")
+
+    assert filled[CASH].transaction_id in {fault.transaction_id for fault in faults if fault.check == "entry"}
 
 
 async def test_a_fault_names_the_transaction_and_the_account(

@@ -25,6 +25,7 @@ EPOCH_MICROSECONDS = 946_684_800_000_000
 ABSENT = b"\x00\x00\x00\x00"
 _NO_METADATA = struct.pack(">Iq", 8, 0)
 EMPTY_OBJECT = b"{}"
+_LAST_TIME = (1 << 63) - 1
 pack_length = struct.Struct(">I").pack
 pack_integer = struct.Struct(">Iq").pack
 _FORM = pack_length(22) + b"kente-ledger-record-v1"
@@ -110,7 +111,7 @@ def copied_transactions(tenant_id: str, copy: bytes) -> Iterator[CopiedTransacti
                 copy[id_start:effective_start],
                 time_field(copy, effective_start),
                 time_field(copy, expire_start),
-                pack_integer(8, create_time),
+                _pack_time(create_time),
                 pack_integer(8, first_sequence),
                 metadata_fields(copy[metadata_start + 4 : hash_start]),
             )
@@ -194,7 +195,15 @@ def time_field(copy: bytes, start: int) -> bytes:
     if field_length(copy, start)[0] == _NULL:
         return ABSENT
     microseconds = int.from_bytes(copy[start + 4 : start + 4 + _TIME_BYTES], "big", signed=True)
-    return pack_integer(8, microseconds + EPOCH_MICROSECONDS)
+    return _pack_time(microseconds + EPOCH_MICROSECONDS)
+
+
+def _pack_time(microseconds: int) -> bytes:
+    """A time since 1970, as a record has it."""
+    if microseconds > _LAST_TIME:
+        # Put there by other hands, such as infinity: longer than the time of any record, it can't match one.
+        return pack_length(_TIME_BYTES + 1) + microseconds.to_bytes(_TIME_BYTES + 1, "big")
+    return pack_integer(_TIME_BYTES, microseconds)
 
 
 def metadata_fields(text: bytes) -> bytes:

@@ -3,6 +3,8 @@
 What is read here never changes once it is written, so no lock is needed and several statements agree with each other.
 """
 
+# ruff: noqa: S608 - only constants of this file are put into a statement, never a value
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,19 +16,22 @@ from services.ledger.model.proofs import Checkpoint, CheckpointKey
 from services.ledger.repository.journals import Journal
 
 _NEWEST = 0
+# A time that Python knows. Another was put there by other hands, and becomes one at which nothing was booked.
+CHECKPOINT_TIME = "CASE WHEN create_time BETWEEN '1970-01-01' AND '9999-12-31' THEN create_time ELSE '1970-01-01' END"
 
 
 async def find_checkpoint(connection: Connection, journal: Journal, tree_size: int) -> Checkpoint | None:
     """The checkpoint of a size, 0 for the newest; None when there is none."""
     if tree_size == _NEWEST:
         row = await connection.fetchrow(
-            "SELECT tree_size, root_hash, note, create_time FROM checkpoints"
+            f"SELECT tree_size, root_hash, note, {CHECKPOINT_TIME} FROM checkpoints"
             " WHERE journal_key = $1 ORDER BY tree_size DESC LIMIT 1",
             journal.journal_key,
         )
     else:
         row = await connection.fetchrow(
-            "SELECT tree_size, root_hash, note, create_time FROM checkpoints WHERE journal_key = $1 AND tree_size = $2",
+            f"SELECT tree_size, root_hash, note, {CHECKPOINT_TIME} FROM checkpoints"
+            " WHERE journal_key = $1 AND tree_size = $2",
             journal.journal_key,
             tree_size,
         )

@@ -14,6 +14,7 @@ from services.ledger.model.books_check import HeldSums
 from services.ledger.model.verification import FAULTS_MAX, CheckpointRow, Fault
 from services.ledger.repository.accounts import ACCOUNT_COLUMNS, account_of
 from services.ledger.repository.journals import Journal
+from services.ledger.repository.proofs import CHECKPOINT_TIME
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -115,7 +116,7 @@ async def list_checkpoint_rows(
 ) -> list[CheckpointRow]:
     """Checkpoints of more leaves than the first size, and no more than the second."""
     rows = await connection.fetch(
-        "SELECT tree_size, last_sequence, root_hash, note, create_time, cardinality(event_ids)"
+        f"SELECT tree_size, last_sequence, root_hash, note, {CHECKPOINT_TIME}, cardinality(event_ids)"
         " FROM checkpoints WHERE journal_key = $1 AND tree_size > $2 AND tree_size <= $3 ORDER BY tree_size",
         journal_key,
         after_size,
