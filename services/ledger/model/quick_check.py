@@ -30,23 +30,30 @@ from services.ledger.model.copied_rows import (
 from services.ledger.model.tree_check import Leaves, check_tree
 from services.ledger.model.verification import Movement, Part, PartReport
 
-# Lengths of columns that always have the same are skipped. In a row of a transaction, first comes how many bytes of it
-# the record takes over in one piece, from the book to the related id; then first_sequence, entry_count, the place that
-# is its entries' too, and leaf_hash.
+# A row is the number of its columns, two bytes, and each column after its length, four bytes. Lengths of columns that
+# always have the same are skipped. In a row of a transaction, first comes how many bytes of it the record takes over in
+# one piece, from the book to the related id; then first_sequence, entry_count, the place that is its entries' too, and
+# leaf_hash.
 _TRANSACTION = struct.Struct(">2x4xi4xq4xi4xq4xq4xq4x?4x?4x32s")
 _PLACE_START = struct.calcsize(">2x4xi4xq4xi")
 # What an entry repeats: leaf_index, create_time, effective_time, whether that is null, and whether it is held.
-_PLACE_BYTES = struct.calcsize(">4xq4xq4xq4x?4x?")
+_PLACE_COLUMNS = (8, 8, 8, 1, 1)
+_PLACE_BYTES = sum(4 + column_bytes for column_bytes in _PLACE_COLUMNS)
 # sequence, place, account_key, the amount (below zero for a credit), balance_after_minor.
 _ENTRY = struct.Struct(f">2x4xq{_PLACE_BYTES}s4xq4xq4xq")
+_ENTRY_COLUMNS = (8, *_PLACE_COLUMNS, 8, 8, 8)
 # Where the last byte of each column's length is, and what it is. A null has the length -1.
-_ENTRY_LENGTHS = ((5, 8), (17, 8), (29, 8), (41, 8), (53, 1), (58, 1), (63, 8), (75, 8), (87, 8))
+_ENTRY_LENGTHS = [
+    (2 + sum(4 + before_bytes for before_bytes in _ENTRY_COLUMNS[:number]) + 3, column_bytes)
+    for number, column_bytes in enumerate(_ENTRY_COLUMNS)
+]
 # account_key, and whether it grows on the debit side.
 _ACCOUNT = struct.Struct(">2x4xq4x?")
 _LEAF = b"\x00"
 # Of a row, from the metadata on: none, and no expire_time.
 _PLAIN_REST = pack_length(2) + EMPTY_OBJECT + b"\xff\xff\xff\xff"
-# Of a record, from effective_time to the number of entries, when there is no such time and the rest is plain.
+# Of a record, from effective_time to the number of entries, when there is no such time and the rest is plain: no
+# effective_time, no expire_time, create_time, first_sequence, no metadata, and the number; lengths go before.
 _pack_plain_tail = struct.Struct(">12sq4sq16sq").pack
 _BEFORE_TIME, _BEFORE_SEQUENCE = ABSENT + ABSENT + pack_length(8), pack_length(8)
 _BEFORE_COUNT = pack_integer(8, 0) + pack_length(8)
