@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
+import tracemalloc
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +24,7 @@ from services.ledger.model.verification import Part, Span
 from services.ledger.repository.copies import copy_entries, copy_quick, copy_transactions
 from services.ledger.repository.journals import find_journal
 from services.ledger.repository.verification import list_checkpoint_rows, snapshot
+from services.ledger.use_cases.verify_processes import VerifyProcesses
 from tests.harness import Infrastructure
 from tests.ledger.auditor import Auditor, fill
 from tests.ledger.book import Book
@@ -32,6 +34,7 @@ START = datetime(2026, 11, 21, 9, 30, 0, 250_000, tzinfo=UTC)
 # PostgreSQL counts from here.
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+ENTRIES_BYTES = 8_000_000
 FIRST_LEAF, FIRST_SEQUENCE = 512, 1_025
 # Name, currency, and whether a debit adds to the balance; by key.
 ACCOUNTS = {
@@ -198,6 +201,34 @@ def test_a_row_that_is_missing_or_there_twice_is_doubted(booked: list[Any], data
     table[place : place + 1] = [table[place]] * data.draw(st.sampled_from([0, 2]))
 
     assert quick_check(copies.part()).is_doubtful
+
+
+def test_entries_are_not_copied_to_be_looked_at() -> None:
+    copy = copied([[0] * 9]) + bytes(ENTRIES_BYTES)
+    part = dataclasses.replace(copies_of([]).part(), entries=copy + b"\xff\xff")
+
+    assert peak_bytes(lambda: quick_check(part)) < ENTRIES_BYTES / 4
+
+
+async def test_a_part_is_not_kept_twice_while_it_is_checked() -> None:
+    part = dataclasses.replace(copies_of([]).part(), entries=bytes(ENTRIES_BYTES))
+    async with VerifyProcesses.running(1) as processes:
+        tracemalloc.start()
+        report = await processes.check(part)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert report.is_doubtful
+    assert peak < ENTRIES_BYTES / 4
+
+
+def peak_bytes(act: Callable[[], object]) -> int:
+    """How much memory something takes for itself."""
+    tracemalloc.start()
+    act()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
 
 
 async def test_both_checks_say_the_same_of_books_with_something_of_every_kind(

@@ -315,6 +315,21 @@ async def test_books_are_checked_as_of_one_moment_while_others_book(auditor: Aud
     assert await booking > 0
 
 
+async def test_parts_with_many_entries_are_of_fewer_transactions(
+    infrastructure: Infrastructure, open_book: Book
+) -> None:
+    await fill_many(open_book, 2_000)
+    database = await Database.connect(infrastructure.settings("ledger").database_url.get_secret_value(), pool_size=2)
+    verifier = BookVerifier(database, processes=1, part_entries=1_100)
+
+    steps = [progress async for progress in verifier.verify(open_book.tenant_id, "")]
+    await database.close()
+
+    assert [fault for progress in steps for fault in progress.faults] == []
+    # Of two entries each, 512 transactions are the most that fit, in blocks of a tree.
+    assert list(dict.fromkeys(progress.checked_transactions for progress in steps)) == [512, 1_024, 1_536, 2_000]
+
+
 async def test_one_check_runs_at_a_time(infrastructure: Infrastructure, open_book: Book) -> None:
     await open_book.post(debit(BANK, 1), credit(PAYER, 1))
     database = await Database.connect(infrastructure.settings("ledger").database_url.get_secret_value(), pool_size=2)

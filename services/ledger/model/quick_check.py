@@ -259,8 +259,9 @@ def _entries(copy: bytes) -> Iterator[tuple[int, bytes, int, int, int]]:
         _DoubtError: they are not all in the same form.
     """
     start, end = row_bounds(copy)
-    rows = copy[start:end]
-    count = len(rows) // _ENTRY.size
-    if any(rows[offset :: _ENTRY.size] != bytes((length,)) * count for offset, length in _ENTRY_LENGTHS):
-        raise _DoubtError
-    return _ENTRY.iter_unpack(rows)
+    count = (end - start) // _ENTRY.size
+    for offset, column_bytes in _ENTRY_LENGTHS:
+        if copy[start + offset : end : _ENTRY.size] != bytes((column_bytes,)) * count:
+            raise _DoubtError
+    # Megabytes, which are not copied for this.
+    return _ENTRY.iter_unpack(memoryview(copy)[start:end])

@@ -7,6 +7,7 @@ The order of columns is the one that is read there, and null is only where it is
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import NamedTuple
 
 from mesh.database import Connection
@@ -113,10 +114,11 @@ async def find_first_sequence(connection: Connection, journal_key: int, leaf_ind
 
 
 async def _copy(connection: Connection, query: str, *arguments: int) -> bytes:
-    parts: list[bytes] = []
+    # Unlike a list of what came, it is not there twice when it is put together.
+    copy = BytesIO()
 
     async def keep(part: bytes) -> None:
-        parts.append(part)
+        copy.write(part)
 
     await connection.copy_from_query(query, *arguments, output=keep, format="binary", timeout=_COPY_SECONDS)
-    return b"".join(parts)
+    return copy.getvalue()

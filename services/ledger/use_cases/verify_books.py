@@ -26,6 +26,8 @@ _PART_LEAVES = 8 * BLOCK_LEAVES
 # And of one that is most likely without: what is done once for each account of a part is done less often, and yet there
 # are parts for all processes.
 _QUICK_PART_LEAVES = 8 * _PART_LEAVES
+# Entries of either: some 20 MB for the quick check. There are more in a part only if a block alone has them.
+_PART_ENTRIES = 200_000
 # What else is wrong follows from these, or is not told.
 _FAULTS_MAX = 1_000
 # Each takes a connection and all processors that it is given.
@@ -40,6 +42,7 @@ class _Books:
     connection: Connection
     journal: Journal
     verifier_keys: list[str]
+    part_entries: int
 
 
 class BookVerifier:
@@ -47,11 +50,13 @@ class BookVerifier:
 
     Args:
         processes: how many, while a check runs.
+        part_entries: about so many are read at once for a process; never less than those of 256 transactions.
     """
 
-    def __init__(self, database: Database, *, processes: int) -> None:
+    def __init__(self, database: Database, *, processes: int, part_entries: int = _PART_ENTRIES) -> None:
         self._database = database
         self._processes = processes
+        self._part_entries = part_entries
         self._running = 0
 
     async def verify(self, tenant_id: str, note: str) -> AsyncGenerator[Progress, None]:
@@ -88,7 +93,7 @@ class BookVerifier:
             )
             yield Progress(0, 0, 0, faults, done=True)
             return
-        books = _Books(connection, journal, verifier_keys)
+        books = _Books(connection, journal, verifier_keys, self._part_entries)
         last_time = repository.microseconds(journal.last_create_time) if journal.tree_size else 0
         check = BooksCheck(JournalHead(journal.last_sequence, journal.tree_size, journal.frontier, last_time), kept)
         checkpoint = await find_checkpoint(connection, journal, 0)
@@ -150,9 +155,10 @@ class BookVerifier:
         under_way: deque[tuple[asyncio.Task[PartReport], Part]] = deque()
         try:
             async for part in parts:
-                task = asyncio.create_task(processes.check(part))
-                # Its rows are with the process, and must not stay here as well.
-                under_way.append((task, replace(part, transactions=b"", entries=b"", accounts=None)))
+                without_rows = replace(part, transactions=b"", entries=b"", accounts=None)
+                under_way.append((asyncio.create_task(processes.check(part)), without_rows))
+                # Nothing but the task has its rows now, until they are with a process.
+                del part
                 if len(under_way) > self._processes:
                     task, earlier = under_way.popleft()
                     yield await task, earlier
@@ -169,6 +175,7 @@ async def _parts(books: _Books, check: BooksCheck, whole: Span, *, is_quick: boo
     connection, journal_key = books.connection, books.journal.journal_key
     async for span in _spans(books, whole, _QUICK_PART_LEAVES if is_quick else _PART_LEAVES):
         start_leaf, end_leaf, start_sequence, end_sequence = span
+        # Its rows are not kept here while the next ones are read.
         part = Part(
             tenant_id=books.journal.tenant_id,
             span=span,
@@ -177,27 +184,34 @@ async def _parts(books: _Books, check: BooksCheck, whole: Span, *, is_quick: boo
             verifier_keys=books.verifier_keys,
         )
         if is_quick:
-            transactions, entries, accounts = await copy_quick(connection, journal_key, span)
-            yield replace(part, transactions=transactions, entries=entries, accounts=accounts)
+            yield replace(part, **(await copy_quick(connection, journal_key, span))._asdict())
         else:
-            transactions = await copy_transactions(connection, journal_key, start_leaf, end_leaf)
-            entries = await copy_entries(connection, journal_key, start_sequence, end_sequence)
-            yield replace(part, transactions=transactions, entries=entries)
+            yield replace(
+                part,
+                transactions=await copy_transactions(connection, journal_key, start_leaf, end_leaf),
+                entries=await copy_entries(connection, journal_key, start_sequence, end_sequence),
+            )
 
 
 async def _spans(books: _Books, whole: Span, leaf_count: int) -> AsyncIterator[Span]:
-    """A span, some leaves at a time."""
-    connection, journal = books.connection, books.journal
-    start_sequence = whole.start_sequence
-    for start_leaf in range(whole.start_leaf, whole.end_leaf, leaf_count):
-        end_leaf = min(start_leaf + leaf_count, whole.end_leaf)
-        end_sequence: int | None = whole.end_sequence
-        if end_leaf < whole.end_leaf:
-            end_sequence = await find_first_sequence(connection, journal.journal_key, end_leaf)
-        if end_sequence is None:
-            end_sequence = journal.last_sequence + 1
+    """A span, some leaves at a time: fewer where these have many entries."""
+    start_leaf, start_sequence = whole.start_leaf, whole.start_sequence
+    while start_leaf < whole.end_leaf:
+        leaves = leaf_count
+        end_leaf, end_sequence = await _find_end(books, whole, start_leaf + leaves)
+        while end_sequence - start_sequence > books.part_entries and leaves > BLOCK_LEAVES:
+            leaves //= 2
+            end_leaf, end_sequence = await _find_end(books, whole, start_leaf + leaves)
         yield Span(start_leaf, end_leaf, start_sequence, end_sequence)
-        start_sequence = end_sequence
+        start_leaf, start_sequence = end_leaf, end_sequence
+
+
+async def _find_end(books: _Books, whole: Span, end_leaf: int) -> tuple[int, int]:
+    """Where the leaves before one end, and their entries; no later than the whole."""
+    if end_leaf >= whole.end_leaf:
+        return whole.end_leaf, whole.end_sequence
+    sequence = await find_first_sequence(books.connection, books.journal.journal_key, end_leaf)
+    return end_leaf, books.journal.last_sequence + 1 if sequence is None else sequence
 
 
 async def _check_rest(books: _Books, check: BooksCheck) -> list[Fault]:

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.ledger.model.verification import Part, PartReport
-from services.ledger.use_cases.verify_worker import LENGTH
 
 
 class VerifyProcesses:
@@ -21,9 +20,17 @@ class VerifyProcesses:
         self._idle: asyncio.Queue[subprocess.Popen[bytes]] = asyncio.Queue()
 
     async def check(self, part: Part) -> PartReport:
-        """Checks a part in whichever process is free."""
+        """Checks a part in whichever process is free.
+
+        Once that has it, the part is not kept here.
+
+        Raises:
+            RuntimeError: the process ended.
+        """
         process = await self._idle.get()
-        report = await asyncio.to_thread(_exchange, process, part)
+        await asyncio.to_thread(_give, process, part)
+        del part
+        report = await asyncio.to_thread(_take_report, process)
         self._idle.put_nowait(process)
         return report
 
@@ -61,23 +68,35 @@ def _start() -> subprocess.Popen[bytes]:
     )
 
 
-def _exchange(process: subprocess.Popen[bytes], part: Part) -> PartReport:
-    """Gives a part to a process and waits for its report.
+def _give(process: subprocess.Popen[bytes], part: Part) -> None:
+    """Gives a part to a process.
 
     Raises:
         RuntimeError: the process ended.
     """
-    if process.stdin is None or process.stdout is None:
+    if process.stdin is None:
         raise RuntimeError("a process without pipes can check nothing")
-    data = pickle.dumps(part)
     try:
-        process.stdin.write(LENGTH.pack(len(data)))
-        process.stdin.write(data)
+        pickle.dump(part, process.stdin)
         process.stdin.flush()
-        header = process.stdout.read(LENGTH.size)
-        if len(header) < LENGTH.size:
-            raise BrokenPipeError  # noqa: TRY301 - both ends of the pipe tell the same
-        report: PartReport = pickle.loads(process.stdout.read(*LENGTH.unpack(header)))  # noqa: S301 - our own child's
     except BrokenPipeError:
-        raise RuntimeError(f"a process that checks books ended with status {process.poll()}") from None
+        raise _ended(process) from None
+
+
+def _take_report(process: subprocess.Popen[bytes]) -> PartReport:
+    """Waits for what a process reports of its part.
+
+    Raises:
+        RuntimeError: the process ended.
+    """
+    if process.stdout is None:
+        raise RuntimeError("a process without pipes can check nothing")
+    try:
+        report: PartReport = pickle.load(process.stdout)  # noqa: S301 - our own child's
+    except (EOFError, pickle.UnpicklingError):
+        raise _ended(process) from None
     return report
+
+
+def _ended(process: subprocess.Popen[bytes]) -> RuntimeError:
+    return RuntimeError(f"a process that checks books ended with status {process.poll()}")
