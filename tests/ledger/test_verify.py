@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import asyncpg
 import pytest
+import structlog.testing
 from kente.ledger.v1 import ledger_pb2
 
 from mesh.database import Database
@@ -328,6 +330,35 @@ async def test_parts_with_many_entries_are_of_fewer_transactions(
     assert [fault for progress in steps for fault in progress.faults] == []
     # Of two entries each, 512 transactions are the most that fit, in blocks of a tree.
     assert list(dict.fromkeys(progress.checked_transactions for progress in steps)) == [512, 1_024, 1_536, 2_000]
+
+
+@pytest.fixture
+async def miscounting_url(infrastructure: Infrastructure, admin: asyncpg.Connection) -> AsyncIterator[str]:
+    """The ledger's database, for a session to which every text is empty: only the quick check asks for lengths."""
+    await admin.execute("CREATE SCHEMA miscounting")
+    await admin.execute("GRANT USAGE ON SCHEMA miscounting TO kente_ledger")
+    await admin.execute("CREATE FUNCTION miscounting.octet_length(text) RETURNS integer LANGUAGE sql AS 'SELECT 0'")
+    url = infrastructure.settings("ledger").database_url.get_secret_value()
+    yield f"{url}{'&' if '?' in url else '?'}search_path=ledger,miscounting,pg_catalog"
+    await admin.execute("DROP SCHEMA miscounting CASCADE")
+
+
+@pytest.mark.parametrize("is_forged", [False, True])
+async def test_a_doubt_without_a_fault_is_logged_once(
+    miscounting_url: str, admin: asyncpg.Connection, open_book: Book, *, is_forged: bool
+) -> None:
+    await fill_many(open_book, 600)
+    if is_forged:
+        await change(admin, "UPDATE transactions SET description = 'x'", open_book.tenant_id)
+    database = await Database.connect(miscounting_url, pool_size=2)
+    verifier = BookVerifier(database, processes=1, part_entries=512)
+
+    with structlog.testing.capture_logs() as logs:
+        faults = [fault async for step in verifier.verify(open_book.tenant_id, "") for fault in step.faults]
+    await database.close()
+
+    assert bool(faults) is is_forged
+    assert [line["start_leaf"] for line in logs if line["log_level"] == "warning"] == ([] if is_forged else [0])
 
 
 async def test_one_check_runs_at_a_time(infrastructure: Infrastructure, open_book: Book) -> None:

@@ -45,6 +45,8 @@ class BooksCheck:
     def __init__(self, head: JournalHead, kept: Head | None) -> None:
         self._head = head
         self._kept = kept
+        # In parts, and between them.
+        self.fault_count = 0
         self.transaction_count = 0
         self._hold_count = 0
         self.entry_count = 0
@@ -89,6 +91,7 @@ class BooksCheck:
         self.higher_nodes += (node._replace(level=node.level + STORED_LEVELS) for node in growth.nodes)
         self._blocks = Tree(growth.size, growth.frontier)
         self._frontier = growth.frontier + report.tail_frontier
+        self.fault_count += len(faults)
         return faults
 
     def _check_seams(self, report: PartReport) -> Iterator[Fault]:

@@ -81,9 +81,11 @@ def quick_check(part: Part) -> PartReport:
         report = _QuickCheck(part).run()
         if not report.faults:
             return report
-    except (_DoubtError, LookupError, ValueError, struct.error):
-        pass
-    return PartReport(part.span.start_leaf, part.span.end_leaf, is_doubtful=True)
+        doubt = report.faults[0].check
+    except (_DoubtError, LookupError, ValueError, struct.error) as error:
+        # Its text may have something of the rows in it, and a log would keep that.
+        doubt = type(error).__name__
+    return PartReport(part.span.start_leaf, part.span.end_leaf, doubt)
 
 
 class _QuickCheck:

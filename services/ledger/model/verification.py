@@ -113,7 +113,7 @@ class PartReport:
     """What was found in a part.
 
     Attributes:
-        is_doubtful: there may be a fault, which the quick check does not find out. Nothing else is told then.
+        doubt: what made the quick check doubt, in a word; empty when nothing did. Nothing else is told then.
         transaction_count: rows that there were.
         entry_count: likewise.
         hold_count: transactions among them that hold.
@@ -130,7 +130,7 @@ class PartReport:
 
     start_leaf: int
     end_leaf: int
-    is_doubtful: bool = False
+    doubt: str = ""
     transaction_count: int = 0
     entry_count: int = 0
     hold_count: int = 0
@@ -146,3 +146,8 @@ class PartReport:
     block_hashes: list[bytes] = field(default_factory=list)
     tail_frontier: bytes = b""
     faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether there may be a fault, which the quick check does not find out."""
+        return bool(self.doubt)

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+import structlog
+
 from mesh.database import Connection, Database
 from mesh.errors import Problem, Reason, Violation
 from services.ledger.model.books_check import BooksCheck, JournalHead, exceeded_side, wrong_nodes
@@ -20,6 +22,8 @@ from services.ledger.repository.copies import copy_entries, copy_quick, copy_tra
 from services.ledger.repository.journals import Journal, find_journal
 from services.ledger.repository.proofs import find_checkpoint, list_checkpoint_keys
 from services.ledger.use_cases.verify_processes import VerifyProcesses
+
+log = structlog.get_logger()
 
 # Transactions of a part whose faults are found out: few, since of each part only some are told.
 _PART_LEAVES = 8 * BLOCK_LEAVES
@@ -133,8 +137,12 @@ class BookVerifier:
         yield list(check.check_strangers())
 
     async def _reports(self, books: _Books, check: BooksCheck) -> AsyncGenerator[tuple[PartReport, Part], None]:
-        """The reports of all parts in order. A part that may have a fault is taken apart to find out which."""
+        """The reports of all parts in order. A part that may have a fault is taken apart to find out which.
+
+        When none is found, one of the two checks has an error, or each check of these books takes longer than it must.
+        """
         whole = Span(0, books.journal.tree_size, 1, books.journal.last_sequence + 1)
+        is_told = False
         async with (
             VerifyProcesses.running(self._processes) as processes,
             aclosing(self._checked(processes, _parts(books, check, whole, is_quick=True))) as quick,
@@ -143,10 +151,15 @@ class BookVerifier:
                 if not quick_report.is_doubtful:
                     yield quick_report, quick_part
                     continue
+                earlier_faults = check.fault_count
                 thorough = self._checked(processes, _parts(books, check, quick_part.span, is_quick=False))
                 async with aclosing(thorough) as found:
                     async for report, part in found:
                         yield report, part
+                # Whoever took the reports added them to the check.
+                if check.fault_count == earlier_faults and not is_told:
+                    is_told = True
+                    log.warning("books_doubted_without_fault", doubt=quick_report.doubt, **quick_part.span._asdict())
 
     async def _checked(
         self, processes: VerifyProcesses, parts: AsyncIterator[Part]
