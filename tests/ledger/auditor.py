@@ -82,7 +82,7 @@ async def fill(book: Book) -> list[ledger_pb2.Transaction]:
         await book.post(debit(BANK, 5_000), credit(PAYER, 5_000), description="cash in", source_id="pay_1"),
         await book.post(
             *(debit(PAYER, 700), credit(FEES, 700)),
-            metadata={"z": "last", "a": "first", "m": "\u00e9"},
+            metadata={"z": "last", "a": "first", "m": "\u00e9", "n": "7"},
             effective_time=timestamp(datetime(2026, 1, 5, 8, 0, 0, 250_000, tzinfo=UTC)),
         ),
         await book.post(

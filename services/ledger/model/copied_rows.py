@@ -210,14 +210,21 @@ def metadata_fields(text: bytes) -> bytes:
     """Metadata as copied, as a record has it."""
     if text == EMPTY_OBJECT:
         return _NO_METADATA
-    metadata = json.loads(text)
-    if not isinstance(metadata, dict):
-        # Put there by other hands: no record has so many.
-        return pack_integer(8, -1)
+    try:
+        metadata = json.loads(text)
+        if isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()):
+            return _pack_metadata(metadata)
+    except (ValueError, RecursionError):
+        # A number of thousands of digits, or nested a thousand times.
+        pass
+    # Put there by other hands: no record has so many.
+    return pack_integer(8, -1)
+
+
+def _pack_metadata(metadata: dict[str, str]) -> bytes:
     parts = [pack_integer(8, len(metadata))]
     for name in sorted(metadata):
-        for value in (name, metadata[name]):
-            # What is no text here was put there by other hands; as text it can't match any record.
-            data = (value if isinstance(value, str) else json.dumps(value)).encode()
+        for text in (name, metadata[name]):
+            data = text.encode()
             parts.append(pack_length(len(data)) + data)
     return b"".join(parts)
