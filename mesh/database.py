@@ -101,7 +101,7 @@ class Database:
         Args:
             by_index: each statement finds its rows by an index, whatever the planner believes of the tables. For
                 statements that name their rows, some or thousands, in tables of any size.
-            first: a statement without arguments and without an answer, such as a lock, that goes along with BEGIN.
+            first: SQL without arguments and without an answer, such as a lock, that goes along with BEGIN.
 
         Raises:
             DatabaseAwayError: and the other UNAVAILABLE_ERRORS, when the database is away or goes away.

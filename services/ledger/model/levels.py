@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 
-from services.ledger.model.merkle import root_of_frontier
+from services.ledger.model.merkle import node_hash, root_of_frontier
 
 
 class Levels:
@@ -19,7 +18,7 @@ class Levels:
         # Of each level the full nodes, from left to right.
         self._rows = [row]
         while len(row) > 1:
-            row = [sha256(b"\x01" + left + right).digest() for left, right in zip(row[::2], row[1::2], strict=False)]
+            row = list(map(node_hash, row[::2], row[1::2]))
             self._rows.append(row)
 
     def nodes(self, level: int) -> list[bytes]:

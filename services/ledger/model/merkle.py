@@ -16,8 +16,9 @@ EMPTY_ROOT = sha256(b"").digest()
 # Full nodes of every eighth level are stored, so that no proof needs more than a few hundred hashes of each.
 STORED_LEVELS = 8
 
-_LEAF = b"\x00"
-_NODE = b"\x01"
+# What is hashed before a record, and before two nodes: no record can pass for a node.
+LEAF_PREFIX = b"\x00"
+_NODE_PREFIX = b"\x01"
 
 
 class Node(NamedTuple):
@@ -45,12 +46,12 @@ class Range(NamedTuple):
 
 def leaf_hash(record: bytes) -> bytes:
     """The hash of a leaf."""
-    return sha256(_LEAF + record).digest()
+    return sha256(LEAF_PREFIX + record).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     """The hash of a node above the leaves."""
-    return sha256(_NODE + left + right).digest()
+    return sha256(_NODE_PREFIX + left + right).digest()
 
 
 class Growth:
@@ -152,7 +153,7 @@ class Tree:
             if len(row) & 1:
                 new_peaks.append(row[-1])
             lefts, rights = row[::2], row[1::2]
-            row = [digest(b"\x01" + left + right).digest() for left, right in zip(lefts, rights, strict=False)]
+            row = [digest(_NODE_PREFIX + left + right).digest() for left, right in zip(lefts, rights, strict=False)]
         return Growth(size, rows, b"".join(reversed(new_peaks)), nodes)
 
 

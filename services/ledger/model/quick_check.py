@@ -27,6 +27,7 @@ from services.ledger.model.copied_rows import (
     row_bounds,
     time_field,
 )
+from services.ledger.model.merkle import LEAF_PREFIX
 from services.ledger.model.tree_check import Leaves, check_tree
 from services.ledger.model.verification import Movement, Part, PartReport
 
@@ -49,7 +50,6 @@ _ENTRY_LENGTHS = [
 ]
 # account_key, and whether it grows on the debit side.
 _ACCOUNT = struct.Struct(">2x4xq4x?")
-_LEAF = b"\x00"
 # Of a row, from the metadata on: none, and no expire_time.
 _PLAIN_REST = pack_length(2) + EMPTY_OBJECT + b"\xff\xff\xff\xff"
 # Of a record, from effective_time to the number of entries, when there is no such time and the rest is plain: no
@@ -116,7 +116,7 @@ class _QuickCheck:
     def _check_transactions(self) -> None:
         report, copy = self._report, self._part.transactions
         hashes, times, end_sequences = self._leaves.hashes, self._leaves.times, self._leaves.end_sequences
-        prefix = _LEAF + record_prefix(self._part.tenant_id)
+        prefix = LEAF_PREFIX + record_prefix(self._part.tenant_id)
         position, end = row_bounds(copy)
         leaf_index, last_time = report.start_leaf, 0
         while position < end:

@@ -35,8 +35,8 @@ ACCOUNT_COLUMNS = f"""
     books.book_name, {_POSTABLE_COLUMNS}, accounts.account_number, accounts.scale, accounts.display_name,
     accounts.metadata, accounts.create_time, accounts.update_time
 """
-# Where the columns of a PostableAccount end among them.
-_POSTABLE_END = 13
+# Where those of a PostableAccount end among them, after the name of the book.
+_POSTABLE_END = len(["book_name", *_POSTABLE_COLUMNS.split(",")])
 _TYPES = {type_.value: type_ for type_ in AccountType}
 _STATES = {state.value: state for state in AccountState}
 # Sorts after every character of an account's name.

@@ -15,13 +15,10 @@ from mesh.database import TENANT_SETTING, Connection, Row
 # The order in which journal_of reads them.
 JOURNAL_COLUMNS = "journal_key, tenant_id, last_sequence, tree_size, frontier, last_create_time, next_expire_time"
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
-# Each statement is written out once, so that a connection prepares it once.
 _FIND = f"SELECT {JOURNAL_COLUMNS} FROM journals WHERE tenant_id = $1"  # noqa: S608 - a constant of this file
-_LOCK = f"{_FIND} FOR NO KEY UPDATE"
-_CREATE = "INSERT INTO journals (tenant_id) VALUES ($1) ON CONFLICT (tenant_id) DO NOTHING"
 _TENANT = f"current_setting('{TENANT_SETTING}')"
-# The same for the beginning of a transaction. It looks first, because an insertion that finds the row there uses up a
-# number all the same.
+# Locks the journal of the transaction's tenant until its end, and makes it before when there is none yet. It looks
+# first, because an insertion that finds the row there uses up a number all the same.
 LOCK_FIRST = f"""
     INSERT INTO journals (tenant_id)
     SELECT {_TENANT} WHERE NOT EXISTS (SELECT FROM journals WHERE tenant_id = {_TENANT})
@@ -59,14 +56,12 @@ class Journal:
 
 
 async def lock_journal(connection: Connection, tenant_id: str) -> Journal:
-    """The tenant's journal, locked until the end of the transaction; made when the tenant has none yet."""
-    row = await connection.fetchrow(_LOCK, tenant_id)
-    if row is None:
-        await connection.execute(_CREATE, tenant_id)
-        row = await connection.fetchrow(_LOCK, tenant_id)
-    if row is None:
-        raise LookupError("a journal that was just made is not there")
-    return journal_of(row)
+    """The journal of the transaction's tenant, locked until its end; made when there is none yet."""
+    await connection.execute(LOCK_FIRST)
+    journal = await find_journal(connection, tenant_id)
+    if journal is None:
+        raise LookupError("the journal that was locked is not there")
+    return journal
 
 
 async def find_journal(connection: Connection, tenant_id: str) -> Journal | None:
