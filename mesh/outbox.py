@@ -109,11 +109,17 @@ async def add_all(connection: Connection, events: Sequence[Event]) -> list[str]:
     """
     statements, event_ids = added(events)
     await execute(connection, statements)
+    publish_soon()
     return event_ids
 
 
+def publish_soon() -> None:
+    """Lets the relays of this process look once the current transaction is committed, and not only at their next turn."""
+    after_commit(_wake_relays)
+
+
 def added(events: Sequence[Event]) -> tuple[list[Statement], list[str]]:
-    """What writes events, to be executed with others in the current transaction, and the ids of the events.
+    """What writes events, to be executed with others in a transaction that calls publish_soon, and the events' ids.
 
     Raises:
         ValueError: one of them can't be published, as for `add`.
@@ -134,7 +140,6 @@ def added(events: Sequence[Event]) -> tuple[list[Statement], list[str]]:
         [f"kente.{event.tenant_id}.{event.type}" for event in events],
         bodies,
     )
-    after_commit(_wake_relays)
     return [Statement(_ADD, columns)], event_ids
 
 

@@ -51,6 +51,7 @@ async def build(runtime: Runtime[LedgerSettings], clock: Callable[[], datetime] 
         BatchTools(clock, signer, wording, timedelta(seconds=settings.effective_skew_seconds)),
         batch_limit=settings.batch_limit,
         queue_limit=settings.queue_limit,
+        ahead_postings=settings.ahead_postings,
     )
     return Wiring(
         servicers=[

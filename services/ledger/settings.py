@@ -33,6 +33,9 @@ class LedgerSettings(ServiceSettings):
     queue_limit: int = Field(
         32_768, ge=1, description="Most postings that may wait in one process; more are told to come back."
     )
+    ahead_postings: int = Field(
+        256, ge=1, description="When so many postings wait, they are decided while others are being written."
+    )
     effective_skew_seconds: float = Field(
         300.0, ge=0, description="How far in the future something may take effect that is booked now."
     )

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 from kente.ledger.v1 import ledger_pb2
@@ -27,24 +28,30 @@ from tests.ledger.book import BANK, PAYER, Book, credit, debit, new_request_id, 
 MakeBookkeeper = Callable[..., Awaitable[Bookkeeper]]
 
 
+def tools_of(infrastructure: Infrastructure, clock: Callable[[], datetime] = utc_now) -> BatchTools:
+    """What a ledger books with."""
+    signer = CheckpointSigner("kente.test/ledger", load_private_key(infrastructure.checkpoint_key_file, ""))
+    wording = Wording(
+        booked=postings.booked_to_proto,
+        transfer=transfers.transfer_result_to_proto,
+        event=postings.transaction_to_json,
+        differing_fields=postings.differing_fields,
+    )
+    return BatchTools(clock, signer, wording, timedelta(seconds=300))
+
+
 @asynccontextmanager
 async def bookkeepers_on(infrastructure: Infrastructure, database_port: int) -> AsyncIterator[MakeBookkeeper]:
     """Makes bookkeepers as a process of its own has one, with a way of their own to the database."""
     made: list[tuple[Bookkeeper, Database]] = []
 
-    async def make(clock: Callable[[], datetime] = utc_now) -> Bookkeeper:
+    async def make(clock: Callable[[], datetime] = utc_now, ahead_postings: int = 256) -> Bookkeeper:
         direct = infrastructure.postgres.url("kente_ledger", PASSWORD)
         database = await Database.connect(direct.replace(str(infrastructure.postgres.port), str(database_port)))
-        signer = CheckpointSigner("kente.test/ledger", load_private_key(infrastructure.checkpoint_key_file, ""))
-        wording = Wording(
-            booked=postings.booked_to_proto,
-            transfer=transfers.transfer_result_to_proto,
-            event=postings.transaction_to_json,
-            differing_fields=postings.differing_fields,
-        )
-        tools = BatchTools(clock, signer, wording, timedelta(seconds=300))
-        made.append((Bookkeeper(database, tools, batch_limit=8192, queue_limit=1_000), database))
-        return made[-1][0]
+        tools = tools_of(infrastructure, clock)
+        bookkeeper = Bookkeeper(database, tools, batch_limit=8192, queue_limit=1_000, ahead_postings=ahead_postings)
+        made.append((bookkeeper, database))
+        return bookkeeper
 
     try:
         yield make
@@ -54,9 +61,10 @@ async def bookkeepers_on(infrastructure: Infrastructure, database_port: int) -> 
             await database.close()
 
 
-def posting(amount_minor: int = 5) -> Posting:
+def posting(amount_minor: int = 5, **fields: Any) -> Posting:
     """A posting of an amount."""
-    return postings.posting_from_proto(transaction_request(debit(BANK, amount_minor), credit(PAYER, amount_minor)))
+    legs = debit(BANK, amount_minor), credit(PAYER, amount_minor)
+    return postings.posting_from_proto(transaction_request(*legs, **fields))
 
 
 def work(tenant_id: str, *asked: Posting) -> Work:

@@ -141,26 +141,28 @@ async def test_a_deadlock_with_a_foreign_session_is_waited_out(book: Book, admin
     await check_books(book)
 
 
-@pytest.fixture(scope="module")
-async def second_ledger(ledger: TestMesh, infrastructure: Infrastructure) -> AsyncIterator[int]:
-    """Another process' worth of the service on the same database; its port."""
-    assert ledger.services
-    mesh = TestMesh(infrastructure)
-    (port,) = free_ports(1)
-    await mesh.start("ledger", {"write_rate_per_second": 100_000, "read_rate_per_second": 100_000}, port=port)
-    yield port
-    await mesh.close()
+@pytest.fixture(scope="module", params=[1, 256], ids=["deciding_ahead", "deciding_under_the_lock"])
+async def ledger_ports(infrastructure: Infrastructure, request: pytest.FixtureRequest) -> AsyncIterator[list[int]]:
+    """Two processes' worth of the service on the same database; their ports."""
+    meshes = [TestMesh(infrastructure) for _ in range(2)]
+    ports = free_ports(2)
+    limits = {"write_rate_per_second": 100_000, "read_rate_per_second": 100_000}
+    for mesh, port in zip(meshes, ports, strict=True):
+        await mesh.start("ledger", limits, port=port, ahead_postings=request.param)
+    yield ports
+    for mesh in meshes:
+        await mesh.close()
 
 
 @pytest.mark.timeout(120 + 30 * EFFORT)
 @pytest.mark.parametrize("services", [1, 2])
 async def test_what_a_crowd_is_told_could_have_happened_one_after_the_other(
-    ledger: TestMesh, second_ledger: int, tenant_id: str, services: int
+    ledger: TestMesh, ledger_ports: list[int], tenant_id: str, services: int
 ) -> None:
     """Every answer, refusals and readings included, has a place in the order that the leaf indexes claim."""
     for history in range(max(1, round(EFFORT))):
         tenant = tenant_id if history == 0 else new_id("ten")
-        ports = [None, second_ledger][:services]
+        ports = ledger_ports[:services]
         channels = [ledger.client("ledger", tenant, SCOPES, port=ports[number % services]) for number in range(CALLERS)]
         await asyncio.gather(*(channel.channel_ready() for channel in channels))
         books = [Book(channel, tenant) for channel in channels]

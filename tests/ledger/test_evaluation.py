@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from services.ledger.model.accounts import AccountLimits, AccountState, AccountT
 from services.ledger.model.evaluation import Booked, Evaluation
 from services.ledger.model.legs import check_balanced
 from services.ledger.model.postings import Assertion, Kind, Leg, Posting
-from services.ledger.model.running import Movement
+from services.ledger.model.running import Movement, Running
 from tests.ledger import oracle_history
 from tests.ledger.history_draws import CURRENCIES, NAMES, TYPES, Draws
 from tests.ledger.oracle import SKEW, Oracle, Refused
@@ -81,8 +82,11 @@ def evaluation_of(
     accounts: Sequence[PostableAccount], closed_time: datetime | None = None, leaf_index: int = 0, sequence: int = 1
 ) -> Evaluation:
     """A batch on these accounts, with nothing booked before."""
+    by_name: defaultdict[str, dict[str, Running]] = defaultdict(dict)
+    for one in accounts:
+        by_name[one.book_name][one.account_name] = Running(one)
     return Evaluation(
-        accounts=accounts,
+        accounts=by_name,
         closed_times={"main": closed_time},
         related={},
         leaf_index=leaf_index,

@@ -59,6 +59,8 @@ class LedgerWorld:
             "PYTHONUNBUFFERED": "1",
             "KENTE_LEDGER_PORT": str(self.infrastructure.ports["ledger"]),
             "KENTE_LEDGER_METRICS_PORT": "0",
+            # So few that batches are decided ahead under the load of these runs.
+            "KENTE_LEDGER_AHEAD_POSTINGS": "2",
             "KENTE_WRITE_RATE_PER_SECOND": "100000",
             "KENTE_READ_RATE_PER_SECOND": "100000",
             CLOCK_FILE: str(self._clock_file),

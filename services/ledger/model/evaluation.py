@@ -7,15 +7,14 @@ often the account occurs.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from mesh.errors import Problem, Reason, Violation
 from mesh.ids import new_id
-from services.ledger.model.accounts import PostableAccount
 from services.ledger.model.legs import check_balanced, check_held, legs_of
 from services.ledger.model.postings import Entry, HoldState, Kind, Leg, Posting, Transaction
 from services.ledger.model.related import Related
@@ -31,6 +30,7 @@ from services.ledger.model.running import (
     reduced,
 )
 
+_account_key = attrgetter("account_key")
 # Found once, as DEBIT is.
 _HOLD = Kind.HOLD
 _HELD = HoldState.HELD
@@ -50,6 +50,15 @@ class Booked:
 class Evaluation:
     """The postings of one batch, applied one after the other.
 
+    Args:
+        accounts: by name of the book, by name of the account; they become what the postings make of them.
+        closed_times: by name of the book.
+        related: what the postings may end or reverse, by transaction id.
+        leaf_index: of the first transaction.
+        sequence: of the first entry.
+        now: when all of it is booked.
+        latest_time: nothing may take effect after.
+
     Attributes:
         booked: what is to be written, in order.
     """
@@ -57,7 +66,7 @@ class Evaluation:
     def __init__(
         self,
         *,
-        accounts: Iterable[PostableAccount],
+        accounts: Mapping[str, Mapping[str, Running]],
         closed_times: Mapping[str, datetime | None],
         related: Mapping[str, Related],
         leaf_index: int,
@@ -65,10 +74,7 @@ class Evaluation:
         now: datetime,
         latest_time: datetime,
     ) -> None:
-        # By name of the book, by name of the account.
-        self._accounts: dict[str, dict[str, Running]] = defaultdict(dict)
-        for account in accounts:
-            self._accounts[account.book_name][account.account_name] = Running(account)
+        self._accounts = accounts
         self._closed_times = closed_times
         self._related = dict(related)
         self._first_leaf_index = leaf_index
@@ -138,8 +144,13 @@ class Evaluation:
         return [sequence for sequence, by in reversed_by.items() if by == reversal.transaction_id]
 
     def movements(self) -> list[Movement]:
-        """The net change of each account that any posting changed."""
-        movements = [running.movement() for accounts in self._accounts.values() for running in accounts.values()]
+        """The net change of each account that any posting changed, in the order of their keys."""
+        before: dict[Running, Sums] = {}
+        # The oldest come last: what an account was before the first posting that touched it.
+        for restore, touched in reversed(self._undo):
+            if restore is _restore:
+                before.update(touched)
+        movements = [running.movement_since(before[running]) for running in sorted(before, key=_account_key)]
         return [movement for movement in movements if movement is not None]
 
     def _begin(self) -> None:
@@ -298,7 +309,7 @@ class Evaluation:
                 leg at fault; BALANCE_LIMIT_EXCEEDED; BALANCE_ASSERTION_FAILED.
         """
         pending = posting.kind is _HOLD
-        accounts = self._accounts[book_name]
+        accounts = self._accounts.get(book_name, {})
         if posting.up_to_available:
             legs = reduced(legs, accounts)
         entries, moved = [], []

@@ -17,7 +17,10 @@ Sums = tuple[int, int, int, int]
 
 
 class Running:
-    """The sums of one account while postings are applied to it, in minor units."""
+    """The sums of one account while postings are applied to it, in minor units.
+
+    Those of `account` are what they were when it was read.
+    """
 
     __slots__ = (
         "account",
@@ -105,14 +108,14 @@ class Running:
         else:
             self.pending_credits -= entry.amount_minor
 
-    def movement(self) -> Movement | None:
-        """What was added to the account as it was read; None when that is nothing."""
-        account = self.account
+    def movement_since(self, saved: Sums) -> Movement | None:
+        """What was added since `save`; None when that is nothing."""
+        debits, credits_, pending_debits, pending_credits = saved
         sums = (
-            self.debits - account.debits_minor,
-            self.credits - account.credits_minor,
-            self.pending_debits - account.pending_debits_minor,
-            self.pending_credits - account.pending_credits_minor,
+            self.debits - debits,
+            self.credits - credits_,
+            self.pending_debits - pending_debits,
+            self.pending_credits - pending_credits,
         )
         return Movement(self.account_key, *sums) if any(sums) else None
 

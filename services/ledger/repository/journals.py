@@ -13,7 +13,9 @@ from typing import Any
 from mesh.database import TENANT_SETTING, Connection, Row
 
 # The order in which journal_of reads them.
-JOURNAL_COLUMNS = "journal_key, tenant_id, last_sequence, tree_size, frontier, last_create_time, next_expire_time"
+JOURNAL_COLUMNS = (
+    "journal_key, tenant_id, last_sequence, tree_size, frontier, last_create_time, next_expire_time, account_changes"
+)
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 _FIND = f"SELECT {JOURNAL_COLUMNS} FROM journals WHERE tenant_id = $1"  # noqa: S608 - a constant of this file
 _TENANT = f"current_setting('{TENANT_SETTING}')"
@@ -44,6 +46,7 @@ class Journal:
         frontier: roots of the full subtrees that make up the tree, from left to right, 32 bytes each.
         last_create_time: of the newest transaction; the first moment of year 1 (UTC) before the first.
         next_expire_time: no hold expires before; None means that none expires.
+        account_changes: how often accounts or books were changed by anything but postings.
     """
 
     journal_key: int
@@ -53,6 +56,23 @@ class Journal:
     frontier: bytes
     last_create_time: datetime
     next_expire_time: datetime | None
+    account_changes: int
+
+    def has_same_books(self, other: Journal) -> bool:
+        """Whether nothing became of books and accounts between this and another state of a journal.
+
+        The frontier stands for all that was ever booked, and so for the sums of all accounts.
+        """
+        return (self.journal_key, self.tree_size, self.frontier, self.account_changes) == (
+            other.journal_key,
+            other.tree_size,
+            other.frontier,
+            other.account_changes,
+        )
+
+    def is_any_due(self, now: datetime) -> bool:
+        """Whether the time of a hold is over."""
+        return self.next_expire_time is not None and self.next_expire_time <= now
 
 
 async def lock_journal(connection: Connection, tenant_id: str) -> Journal:

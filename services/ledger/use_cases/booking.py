@@ -1,7 +1,8 @@
 """Where concurrent calls meet: each tenant's calls wait in one lane, and are booked a batch at a time.
 
 While one batch of a tenant is on its way to the disk, the calls that come meanwhile gather for the next: the
-busier, the larger the batches. Processes that serve the same tenant meet at the row of its journal.
+busier, the larger the batches. When many postings have gathered, they are decided while the batch before is still being
+written. Processes that serve the same tenant meet at the row of its journal.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ import asyncio
 import contextvars
 import math
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 
 import asyncpg
@@ -26,7 +25,9 @@ from mesh.errors import Problem, Reason
 from mesh.outages import is_outage, wait_out
 from mesh.telemetry import is_exporting
 from services.ledger.repository.journals import LOCK_FIRST, find_due_tenants, find_journal
-from services.ledger.use_cases.book_batch import book_batch
+from services.ledger.use_cases.book_batch import Decided, book_batch, decide_ahead
+from services.ledger.use_cases.lanes import Lane, Waiting
+from services.ledger.use_cases.memory import Memory
 from services.ledger.use_cases.work import BatchTools, Result, Work
 
 log = structlog.get_logger()
@@ -48,6 +49,9 @@ RETRIES = Counter("kente_ledger_batch_retries_total", "Batches that were tried a
 # A batch that met another in the database, or lost its connection, is tried again: ids tell what was booked.
 _CONTENTION_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _GATHER_SECONDS = 0.001
+_BUSY_CALLS = 8
+# Some 800 bytes each.
+_REMEMBERED_ACCOUNTS = 50_000
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 _OUTAGE_SECONDS = 2.0
@@ -55,27 +59,8 @@ _LOOK_SECONDS = 1.0
 _OVERLOAD_SECONDS = 0.5
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """A call that waits for its batch."""
-
-    work: Work
-    deadline_monotonic: float
-    ended: asyncio.Future[list[Result]]
-    link: trace.SpanContext
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether somebody still waits for it."""
-        return not self.ended.done()
-
-
-@dataclass(slots=True)
-class _Lane:
-    """The calls of one tenant, and the task that books them as long as there are any."""
-
-    waiting: deque[_Waiting] = field(default_factory=deque)
-    task: asyncio.Task[None] | None = None
+def _nothing() -> None:
+    """For whom nobody waits to go on."""
 
 
 class Bookkeeper:
@@ -84,15 +69,19 @@ class Bookkeeper:
     Args:
         batch_limit: most postings of one batch; a call with more is a batch by itself.
         queue_limit: most postings that may wait in this process.
+        ahead_postings: when so many wait, they are decided while the batch before is being written.
     """
 
-    def __init__(self, database: Database, tools: BatchTools, *, batch_limit: int, queue_limit: int) -> None:
+    def __init__(
+        self, database: Database, tools: BatchTools, *, batch_limit: int, queue_limit: int, ahead_postings: int
+    ) -> None:
         self._database = database
         self._tools = tools
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
-        self._lanes: dict[str, _Lane] = {}
-        self._waiting_postings = 0
+        self._ahead_postings = ahead_postings
+        self._memory = Memory(_REMEMBERED_ACCOUNTS)
+        self._lanes: dict[str, Lane] = {}
         self._watchers: dict[str, asyncio.Event] = {}
 
     async def book(self, tenant_id: str, work: Work, deadline_monotonic: float = math.inf) -> list[Result]:
@@ -104,18 +93,20 @@ class Bookkeeper:
         Raises:
             Problem: SERVICE_OVERLOADED, nothing of it was booked; REQUEST_ID_REUSED.
         """
-        if self._waiting_postings and self._waiting_postings + len(work.postings) > self._queue_limit:
+        waiting_postings = self._waiting_postings
+        if waiting_postings and waiting_postings + len(work.postings) > self._queue_limit:
             raise Problem(
                 Reason.SERVICE_OVERLOADED,
-                f"{self._waiting_postings} postings wait already",
+                f"{waiting_postings} postings wait already",
                 retry_after_seconds=_OVERLOAD_SECONDS,
-                waiting=str(self._waiting_postings),
+                waiting=str(waiting_postings),
             )
         ended: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(work, deadline_monotonic, ended, trace.get_current_span().get_span_context())
-        lane = self._lanes.setdefault(tenant_id, _Lane())
-        lane.waiting.append(waiting)
-        self._waiting_postings += len(work.postings)
+        waiting = Waiting(work, deadline_monotonic, ended, trace.get_current_span().get_span_context())
+        lane = self._lanes.get(tenant_id)
+        if lane is None:
+            lane = self._lanes[tenant_id] = Lane(self._ahead_postings)
+        lane.add(waiting)
         if lane.task is None:
             # In a context of its own: a batch belongs to no single call.
             lane.task = asyncio.create_task(self._serve(tenant_id, lane), context=contextvars.Context())
@@ -125,9 +116,8 @@ class Bookkeeper:
         """Lets the tenant's holds expire whose time is over, so that who reads next sees them gone."""
         async with self._database.transaction(tenant_id) as connection:
             journal = await find_journal(connection, tenant_id)
-        if journal is None or journal.next_expire_time is None or journal.next_expire_time > self._tools.clock():
-            return
-        await self._book_works(tenant_id, [])
+        if journal is not None and journal.is_any_due(self._tools.clock()):
+            await self._book_works(tenant_id, [])
 
     async def run(self) -> None:
         """Lets holds expire when their time is over, until it is canceled."""
@@ -168,38 +158,71 @@ class Bookkeeper:
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _serve(self, tenant_id: str, lane: _Lane) -> None:
+    async def _serve(self, tenant_id: str, lane: Lane) -> None:
         """Books what waits in a lane, until nothing does."""
         pause_seconds = 0.0
         while lane.waiting:
             # In a busy lane, those who were just answered are about to ask again: they come to the same batch.
             await asyncio.sleep(pause_seconds)
             batch = self._next_batch(lane)
-            if batch:
-                await self._book_waiting(tenant_id, batch)
-            pause_seconds = _GATHER_SECONDS if len(batch) > 1 else 0.0
+            await self._book_in_row(tenant_id, lane, batch)
+            pause_seconds = _GATHER_SECONDS if len(batch) >= _BUSY_CALLS else 0.0
         # No await since the last look: nobody can have come.
         del self._lanes[tenant_id]
 
-    def _next_batch(self, lane: _Lane) -> list[_Waiting]:
-        batch: list[_Waiting] = []
-        postings = 0
-        while lane.waiting:
-            size = len(lane.waiting[0].work.postings)
-            if batch and postings + size > self._batch_limit:
-                break
-            waiting = lane.waiting.popleft()
-            self._waiting_postings -= size
-            # Who gave up before the batch began is not booked; who gives up later is told when asking again.
-            if waiting.is_wanted:
-                batch.append(waiting)
-                postings += size
+    async def _book_in_row(self, tenant_id: str, lane: Lane, batch: Sequence[Waiting]) -> None:
+        """Books a batch, and the next as long as many gather while one is on its way.
+
+        The next is decided meanwhile, and waits for the lock while the one before is being written.
+        """
+        ahead = before = None
+        while True:
+            can_go_ahead = lane.begin()
+            written = asyncio.create_task(self._book_waiting(tenant_id, batch, ahead, lane.decided))
+            if before is not None:
+                await before
+            await asyncio.wait({written, can_go_ahead}, return_when=asyncio.FIRST_COMPLETED)
+            if written.done():
+                await written
+                return
+            batch = self._next_batch(lane)
+            ahead = await self._decide_ahead(tenant_id, [waiting.work for waiting in batch])
+            before = written
+
+    async def _decide_ahead(self, tenant_id: str, works: Sequence[Work]) -> Decided | None:
+        try:
+            return await decide_ahead(self._database, self._tools, self._memory, tenant_id, works)
+        except Exception:
+            # What is wrong shows again under the lock, where it is dealt with.
+            log.warning("batch_not_decided_ahead", exc_info=True)
+            return None
+
+    @property
+    def _waiting_postings(self) -> int:
+        return sum(lane.postings for lane in self._lanes.values())
+
+    def _next_batch(self, lane: Lane) -> list[Waiting]:
+        batch = lane.take(self._batch_limit)
         WAITING.set(self._waiting_postings)
         return batch
 
-    async def _book_waiting(self, tenant_id: str, batch: Sequence[_Waiting]) -> None:
+    async def _book_waiting(
+        self,
+        tenant_id: str,
+        batch: Sequence[Waiting],
+        ahead: Decided | None = None,
+        when_decided: Callable[[], object] = _nothing,
+    ) -> None:
+        """Books a batch, and tells its callers.
+
+        Args:
+            ahead: what was decided about it before.
+            when_decided: called when the next batch can be decided.
+        """
+        if not batch:
+            return
         try:
-            results = await self._book_patiently(tenant_id, batch)
+            results = await self._book_patiently(tenant_id, batch, ahead, when_decided)
         except Exception as error:
             if len(batch) > 1 and not is_outage(error):
                 # One of them does what none should; the others must not suffer for it.
@@ -219,15 +242,18 @@ class Bookkeeper:
             else:
                 waiting.ended.set_result(result)
 
-    async def _book_patiently(self, tenant_id: str, batch: Sequence[_Waiting]) -> list[list[Result] | Problem]:
+    async def _book_patiently(
+        self, tenant_id: str, batch: Sequence[Waiting], ahead: Decided | None, when_decided: Callable[[], object]
+    ) -> list[list[Result] | Problem]:
         """Books a batch, again and again where that can help and somebody still waits."""
         begun = time.monotonic()
         pause_seconds = _FIRST_PAUSE_SECONDS
         latest = max(waiting.deadline_monotonic for waiting in batch)
+        works = [waiting.work for waiting in batch]
         with _span_of(batch):
             while True:
                 try:
-                    return await self._book_works(tenant_id, [waiting.work for waiting in batch])
+                    return await self._book_works(tenant_id, works, ahead, when_decided)
                 except Exception as error:
                     is_contention = isinstance(error, _CONTENTION_ERRORS)
                     # An outage may have come after the commit was sent: the next try finds out.
@@ -239,11 +265,25 @@ class Bookkeeper:
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
 
-    async def _book_works(self, tenant_id: str, works: Sequence[Work]) -> list[list[Result] | Problem]:
+    async def _book_works(
+        self,
+        tenant_id: str,
+        works: Sequence[Work],
+        ahead: Decided | None = None,
+        when_decided: Callable[[], object] = _nothing,
+    ) -> list[list[Result] | Problem]:
         begun = time.perf_counter()
         try:
             async with self._database.transaction(tenant_id, by_index=True, first=LOCK_FIRST) as connection:
-                results = await book_batch(connection, self._tools, tenant_id, works)
+                results = await book_batch(
+                    connection,
+                    self._tools,
+                    self._memory,
+                    tenant_id,
+                    works,
+                    ahead=ahead,
+                    when_decided=when_decided,
+                )
         except BaseException:
             # It may have failed for want of a partition that was thought to be there.
             self._tools.partitions.clear()
@@ -260,7 +300,7 @@ class Bookkeeper:
 
 
 @contextmanager
-def _span_of(batch: Sequence[_Waiting]) -> Iterator[None]:
+def _span_of(batch: Sequence[Waiting]) -> Iterator[None]:
     """The span of a batch, linked to those of its calls; none when nobody gets it."""
     if not is_exporting():
         yield

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 
@@ -14,79 +12,60 @@ from mesh import outbox
 from mesh.database import Connection, after_commit
 from mesh.interceptors import audit
 from mesh.statements import Statement, WriteBehind
-from services.ledger.model.evaluation import Booked, Evaluation
-from services.ledger.model.merkle import Growth, Tree, leaf_hash
+from services.ledger.model.evaluation import Booked
 from services.ledger.model.postings import HoldState, Kind
 from services.ledger.model.proofs import Checkpoint, InclusionProof
-from services.ledger.model.records import encode_record
-from services.ledger.model.related import Related
 from services.ledger.repository import bookings
 from services.ledger.repository.batches import ensure_partition
-from services.ledger.repository.journals import Journal
 from services.ledger.use_cases.announcing import Traced, booked_events, expired_events, transfers_event
-from services.ledger.use_cases.settlement import Settled, Settlement
+from services.ledger.use_cases.decide_batch import Batch
+from services.ledger.use_cases.settlement import Settled
 from services.ledger.use_cases.work import BatchTools, Wording
 
 _ENDS = {Kind.HOLD_POSTING: HoldState.POSTED, Kind.HOLD_VOID: HoldState.VOIDED, Kind.HOLD_EXPIRY: HoldState.EXPIRED}
 # A batch of no more transactions is written by one round trip. Of a larger one so many go to the database at once,
-# while the next are put into words. Others on the event loop get a turn after so many.
-_CHUNK = 256
+# while the next are put into words.
+PIECE = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch, decided.
+async def write_batch(
+    connection: Connection, tools: BatchTools, batch: Batch, steps: Iterable[list[Statement]]
+) -> None:
+    """Writes everything that was decided.
 
-    Attributes:
-        book_keys: by book name.
-        related: what its postings relate to, by transaction id.
-        expired: holds that ended first.
+    Args:
+        steps: what writes it, made beforehand or on the way.
     """
-
-    journal: Journal
-    now: datetime
-    book_keys: Mapping[str, int]
-    related: Mapping[str, Related]
-    evaluation: Evaluation
-    expired: Sequence[Booked]
-    settlement: Settlement
-
-
-@dataclass(frozen=True, slots=True)
-class _Leaves:
-    """The transactions of a batch as leaves of the tenant's tree."""
-
-    records: Sequence[bytes]
-    hashes: Sequence[bytes]
-    growth: Growth
-    note: str
-
-
-async def write_batch(connection: Connection, tools: BatchTools, batch: Batch) -> None:
-    """Writes everything that was decided, and makes the answers."""
-    tenant_id, settlement = batch.journal.tenant_id, batch.settlement
     if batch.evaluation.booked:
         await _ensure_partition(connection, tools, batch.now)
+        outbox.publish_soon()
+    async with WriteBehind(connection) as writing:
+        for step in steps:
+            await writing.hand_over(step)
+
+
+def steps_of(wording: Wording, batch: Batch, *, most: int = PIECE) -> Iterator[list[Statement]]:
+    """What writes a batch, step by step, and makes its answers.
+
+    Args:
+        most: how many transactions a step writes.
+    """
+    settlement = batch.settlement
     refusals = [
         bookings.Refusal(one.posting.transaction_id, one.posting.request, one.problem.to_status().SerializeToString())
         for one in settlement.settled
         if one.problem is not None
     ]
     first = [
-        *bookings.moved_accounts(batch.evaluation.movements()),
-        *bookings.added_requests(tenant_id, settlement.request_hashes, batch.now),
-        *bookings.added_refusals(tenant_id, refusals, batch.now),
+        *bookings.moved_accounts(batch.movements),
+        *bookings.added_requests(batch.journal.tenant_id, settlement.request_hashes, batch.now),
+        *bookings.added_refusals(batch.journal.tenant_id, refusals, batch.now),
         *audit.added(settlement.audit_rows),
     ]
-    async with WriteBehind(connection) as writing:
-        if not batch.evaluation.booked:
-            await writing.hand_over(first)
-            return
-        if len(batch.evaluation.booked) > _CHUNK:
-            await writing.hand_over(first)
-            first = []
-        leaves = await _grow(tools, batch)
-        await _BookWriter(tools.wording, batch, leaves).write(writing, first)
+    if batch.evaluation.booked:
+        yield from _Books(wording, batch).steps(first, most)
+    else:
+        yield first
 
 
 async def _ensure_partition(connection: Connection, tools: BatchTools, now: datetime) -> None:
@@ -97,27 +76,13 @@ async def _ensure_partition(connection: Connection, tools: BatchTools, now: date
         after_commit(lambda: tools.partitions.add(month))
 
 
-async def _grow(tools: BatchTools, batch: Batch) -> _Leaves:
-    """The leaves of the batch, and the tree with them."""
-    journal = batch.journal
-    records = []
-    for number, one in enumerate(batch.evaluation.booked):
-        records.append(encode_record(journal.tenant_id, one.transaction))
-        if number % _CHUNK == _CHUNK - 1:
-            await asyncio.sleep(0)
-    hashes = [leaf_hash(record) for record in records]
-    growth = Tree(journal.tree_size, journal.frontier).grow(hashes)
-    note = tools.signer.sign(tools.signer.origin_of(journal.tenant_id), growth.size, growth.root)
-    return _Leaves(records, hashes, growth, note)
+class _Books:
+    """What writes the transactions of a batch, and what goes with them."""
 
-
-class _BookWriter:
-    """Writes the transactions of a batch, and what goes with them."""
-
-    def __init__(self, wording: Wording, batch: Batch, leaves: _Leaves) -> None:
+    def __init__(self, wording: Wording, batch: Batch) -> None:
         self._wording = wording
         self._batch = batch
-        self._leaves = leaves
+        self._leaves = batch.leaves
         self._booked = batch.evaluation.booked
         # By transaction id. Nobody asked for a transaction that is not among them.
         self._asked = {one.posting.transaction_id: one for one in batch.settlement.settled if one.booked is not None}
@@ -125,14 +90,14 @@ class _BookWriter:
         self._leaf_indexes = {id_: one.transaction.leaf_index for id_, one in batch.related.items()}
         self._leaf_indexes |= {one.transaction.transaction_id: one.transaction.leaf_index for one in self._booked}
 
-    async def write(self, writing: WriteBehind, first: Sequence[Statement]) -> None:
-        """Writes all of it.
+    def steps(self, first: Sequence[Statement], most: int) -> Iterator[list[Statement]]:
+        """What writes all of it.
 
         Args:
             first: what goes along with the first transactions.
         """
-        for start in range(0, len(self._booked), _CHUNK):
-            end = start + _CHUNK
+        for start in range(0, len(self._booked), most):
+            end = start + most
             statements = bookings.added_bookings(
                 self._batch.journal,
                 self._batch.now,
@@ -145,15 +110,14 @@ class _BookWriter:
             )
             # The head moves, and the batch is announced, once its last transaction is there.
             last = self._ending() if end >= len(self._booked) else []
-            await writing.hand_over([*first, *statements, *last])
+            yield [*first, *statements, *last]
             first = []
         ends = {
             self._leaf_indexes[one.transaction.related_id]: (_ENDS[one.transaction.kind], one.transaction.leaf_index)
             for one in self._booked
             if one.transaction.kind in _ENDS
         }
-        for step in bookings.moved_holds(self._batch.journal, self._booked, ends):
-            await writing.hand_over(step)
+        yield from bookings.moved_holds(self._batch.journal, self._booked, ends)
 
     def _booking(self, booked: Booked, hash_: bytes) -> bookings.Booking:
         settled = self._asked.get(booked.transaction.transaction_id)
