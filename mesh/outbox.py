@@ -114,7 +114,7 @@ async def add_all(connection: Connection, events: Sequence[Event]) -> list[str]:
 
 
 def publish_soon() -> None:
-    """Lets the relays of this process look once the current transaction is committed, and not only at their next turn."""
+    """Has the relays of this process look once the current transaction is committed, and not at their next turn."""
     after_commit(_wake_relays)
 
 

@@ -12,12 +12,12 @@ import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from nacl.exceptions import CryptoError
+from nacl.signing import VerifyKey
 
 from services.ledger.model.merkle import HASH_BYTES
 
@@ -91,8 +91,8 @@ class VerifierKey:
     def verifies(self, text: str, signature: bytes) -> bool:
         """Whether the signature is this key's over the text."""
         try:
-            _public_key(self.public_key).verify(signature, text.encode())
-        except (InvalidSignature, ValueError):
+            VerifyKey(self.public_key).verify(text.encode(), signature)
+        except (CryptoError, ValueError):
             return False
         return True
 
@@ -201,11 +201,6 @@ def _parse_text(text: str) -> Head:
     if len(root_hash) != HASH_BYTES:
         raise NoteError("the note is no checkpoint: its root is no hash")
     return Head(lines[0], int(lines[1]), root_hash)
-
-
-@lru_cache(maxsize=64)
-def _public_key(data: bytes) -> Ed25519PublicKey:
-    return Ed25519PublicKey.from_public_bytes(data)
 
 
 def _base64(data: bytes) -> str:
