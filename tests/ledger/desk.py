@@ -20,6 +20,7 @@ from services.ledger.convert import postings, transfers
 from services.ledger.model.changes import ChangeRequest
 from services.ledger.model.checkpoints import CheckpointSigner
 from services.ledger.model.postings import Posting
+from services.ledger.use_cases.book_batch import AHEAD
 from services.ledger.use_cases.booking import Bookkeeper
 from services.ledger.use_cases.work import BatchTools, Result, Wording, Work
 from tests.harness import PASSWORD, Infrastructure
@@ -88,3 +89,14 @@ async def batches_of(admin: asyncpg.Connection, book: Book) -> list[int]:
         "SELECT tree_size FROM checkpoints WHERE tenant_id = $1 ORDER BY tree_size", book.tenant_id
     )
     return [row["tree_size"] for row in rows]
+
+
+def ahead_outcomes() -> tuple[float, ...]:
+    """How many batches that were decided ahead were written, and how many were decided again."""
+    values = {
+        sample.labels["outcome"]: sample.value
+        for metric in AHEAD.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    }
+    return values.get("written", 0.0), values.get("decided_again", 0.0)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -17,15 +16,20 @@ from mesh.database import Database
 from mesh.errors import Problem, Reason
 from mesh.ids import new_id
 from services.ledger.convert import postings
-from services.ledger.model.accounts import AccountLimits, AccountState, AccountType, PostableAccount
-from services.ledger.repository.journals import LOCK_FIRST, Journal
-from services.ledger.use_cases.book_batch import AHEAD, Decided, book_batch, decide_ahead
-from services.ledger.use_cases.memory import Memory, RememberedBooks
+from services.ledger.repository.journals import LOCK_FIRST
+from services.ledger.use_cases.book_batch import Decided, book_batch, decide_ahead
+from services.ledger.use_cases.memory import Memory
 from services.ledger.use_cases.work import Result, Work
-from tests.harness import PASSWORD, Infrastructure, eventually
+from tests.harness import PASSWORD, Infrastructure
 from tests.ledger.book import BANK, FEES, PAYER, Book, credit, debit, new_request_id, transaction_request
 from tests.ledger.clock import SettableClock
-from tests.ledger.desk import MakeBookkeeper, batches_of, booked, bookkeepers_on, posting, tools_of, work
+from tests.ledger.desk import (
+    ahead_outcomes,
+    booked,
+    posting,
+    tools_of,
+    work,
+)
 
 Results = list[list[Result] | Problem]
 
@@ -105,24 +109,6 @@ def scene(process: Process, other: Process, open_book: Book, admin: asyncpg.Conn
     return Scene(process, other, open_book, admin, process.work(7))
 
 
-@pytest.fixture
-async def make_bookkeeper(infrastructure: Infrastructure) -> AsyncIterator[MakeBookkeeper]:
-    """Makes bookkeepers."""
-    async with bookkeepers_on(infrastructure, infrastructure.postgres.port) as make:
-        yield make
-
-
-def outcomes() -> tuple[float, ...]:
-    """How many batches that were decided ahead were written, and how many were decided again."""
-    values = {
-        sample.labels["outcome"]: sample.value
-        for metric in AHEAD.collect()
-        for sample in metric.samples
-        if sample.name.endswith("_total")
-    }
-    return values.get("written", 0.0), values.get("decided_again", 0.0)
-
-
 def reasons(results: Results) -> list[Reason | None]:
     """How each posting ended; None is well."""
     each = [one for result in results for one in ([result] if isinstance(result, Problem) else result)]
@@ -132,11 +118,11 @@ def reasons(results: Results) -> list[Reason | None]:
 async def test_what_was_decided_ahead_is_written_when_nothing_else_happened(process: Process, open_book: Book) -> None:
     works = [process.work(7), process.work(8)]
     ahead = await process.decide_surely(*works)
-    before = outcomes()
+    before = ahead_outcomes()
 
     results = await process.book(*works, ahead=ahead)
 
-    assert outcomes() == (before[0] + 1, before[1])
+    assert ahead_outcomes() == (before[0] + 1, before[1])
     assert reasons(results) == [None, None]
     assert await open_book.balance(PAYER) == (25, 0, 25)
     assert reasons(await process.book(*works)) == [None, None]
@@ -162,11 +148,11 @@ async def test_a_batch_whose_predecessor_was_never_written_is_decided_again(proc
     lost, second = process.work(100), process.work(10)
     await process.decide_surely(lost)
     following = await process.decide(second)
-    before = outcomes()
+    before = ahead_outcomes()
 
     (results,) = await process.book(second, ahead=following)
 
-    assert outcomes() == (before[0], before[1] + 1)
+    assert ahead_outcomes() == (before[0], before[1] + 1)
     assert isinstance(results, list)
     assert booked(results).leaf_index == 2
     assert booked(results).entries[-1].balance_after.amount_minor == 20
@@ -188,14 +174,6 @@ async def another_freezes(scene: Scene) -> None:
 
 async def somebody_freezes_by_hand(scene: Scene) -> None:
     await scene.admin.execute("UPDATE accounts SET state = 'frozen' WHERE tenant_id = $1", scene.book.tenant_id)
-
-
-async def somebody_corrects_a_sum_by_hand(scene: Scene) -> None:
-    await scene.admin.execute(
-        "UPDATE accounts SET credits_minor = credits_minor + 1000 WHERE tenant_id = $1 AND account_name = $2",
-        scene.book.tenant_id,
-        PAYER,
-    )
 
 
 async def another_limits(scene: Scene) -> None:
@@ -222,7 +200,6 @@ async def time_goes_by(scene: Scene) -> None:
         (another_books_the_same, None, 17),
         (another_freezes, Reason.ACCOUNT_NOT_OPEN, 10),
         (somebody_freezes_by_hand, Reason.ACCOUNT_NOT_OPEN, 10),
-        (somebody_corrects_a_sum_by_hand, None, 1_017),
         (another_limits, Reason.BALANCE_LIMIT_EXCEEDED, 10),
         (another_closes_the_period, Reason.PERIOD_CLOSED, 10),
         (time_goes_by, None, 17),
@@ -234,11 +211,11 @@ async def test_what_was_decided_ahead_is_decided_again_when_something_happened_m
     process, asked = scene.process, scene.asked
     ahead = await process.decide_surely(asked)
     await happens(scene)
-    before = outcomes()
+    before = ahead_outcomes()
 
     results = await process.book(asked, ahead=ahead)
 
-    assert outcomes() == (before[0], before[1] + 1)
+    assert ahead_outcomes() == (before[0], before[1] + 1)
     assert reasons(results) == [reason]
     assert (await scene.book.balance(PAYER))[0] == balance_minor
     # What was decided in vain is not remembered either.
@@ -270,19 +247,32 @@ async def test_a_request_id_that_was_used_meanwhile_is_used_up(process: Process,
 
 async def test_a_hold_that_ends_first_is_ended_before_what_was_decided_ahead(process: Process) -> None:
     hold = transaction_request(debit(BANK, 5), credit(PAYER, 5), pending=True)
+    hold.expire_time.FromDatetime(process.clock() + timedelta(seconds=0.1))
+    holding, asked = work(process.tenant_id, postings.posting_from_proto(hold)), process.work(7)
+    ahead = await process.decide_surely(holding)
+    process.clock.advance(0.5)
+    following = await process.decide(asked)
+    assert following
+
+    await process.book(holding, ahead=ahead)
+    (results,) = await process.book(asked, ahead=following)
+
+    assert isinstance(results, list)
+    # Two postings, the hold, its end, and only then this.
+    assert booked(results).leaf_index == 4
+
+
+async def test_nothing_is_decided_ahead_while_a_hold_is_due(process: Process) -> None:
+    hold = transaction_request(debit(BANK, 5), credit(PAYER, 5), pending=True)
     hold.expire_time.FromDatetime(process.clock() + timedelta(seconds=10))
     await process.book(work(process.tenant_id, postings.posting_from_proto(hold)))
     await process.book_alone()
+    assert await process.decide(process.work())
+
+    await process.book_alone()
     process.clock.advance(11)
-    asked = process.work(7)
-    ahead = await process.decide(asked)
-    assert ahead
 
-    (results,) = await process.book(asked, ahead=ahead)
-
-    assert isinstance(results, list)
-    # The hold, two postings, the end of the hold, and only then this.
-    assert booked(results).leaf_index == 4
+    assert await process.decide(process.work()) is None
 
 
 async def test_accounts_that_are_not_remembered_are_read_ahead_and_missing_ones_are_not_decided_about(
@@ -316,81 +306,3 @@ async def test_who_is_not_alone_with_a_tenant_does_not_decide_ahead(process: Pro
     await process.book(process.work())
 
     assert await process.decide(process.work()) is None
-
-
-def test_two_journals_begin_alike_and_are_not_the_same() -> None:
-    """A tenant whose first journal was taken back gets another."""
-    newcomer = Journal(1, new_id("ten"), 0, 0, b"", datetime(1, 1, 1, tzinfo=UTC), None, 0)
-
-    assert newcomer.has_same_books(replace(newcomer, next_expire_time=utc_now()))
-    assert not newcomer.has_same_books(replace(newcomer, journal_key=2))
-
-
-async def test_a_large_batch_is_decided_while_the_one_before_is_being_written(
-    open_book: Book, make_bookkeeper: MakeBookkeeper, admin: asyncpg.Connection
-) -> None:
-    bookkeeper = await make_bookkeeper(ahead_postings=10)
-    tenant_id = open_book.tenant_id
-    for _ in range(2):
-        await bookkeeper.book(tenant_id, work(tenant_id, posting()))
-    slow = work(tenant_id, posting())
-    before = outcomes()
-
-    async def is_writing() -> bool:
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'kente_ledger' AND wait_event = 'transactionid'"
-        )
-        await admin.execute("SELECT pg_stat_clear_snapshot()")
-        return bool(await admin.fetchval(waiting))
-
-    async with admin.transaction():
-        # Whoever writes the same request waits to see what becomes of this one.
-        await admin.execute("INSERT INTO requests VALUES ($1, $2, '', now())", tenant_id, slow.request.key)
-        first = asyncio.create_task(bookkeeper.book(tenant_id, slow))
-        await eventually(is_writing)
-        others = [asyncio.create_task(bookkeeper.book(tenant_id, work(tenant_id, posting()))) for _ in range(10)]
-        await asyncio.sleep(0)
-        await admin.execute("DELETE FROM requests WHERE tenant_id = $1 AND request_hash = ''", tenant_id)
-
-    answers = [booked(await task) for task in (first, *others)]
-
-    assert [answer.leaf_index for answer in answers] == list(range(2, 13))
-    assert [answer.entries[-1].balance_after.amount_minor for answer in answers] == list(range(15, 70, 5))
-    assert await batches_of(admin, open_book) == [1, 2, 3, 13]
-    assert outcomes() == (before[0] + 1, before[1])
-
-
-def remembered(*account_names: str) -> RememberedBooks:
-    """Books of which accounts are remembered."""
-    books = RememberedBooks(Journal(1, "ten_1", 0, 0, b"", datetime(1, 1, 1, tzinfo=UTC), None, 0))
-    sums = (0, 0, 0, 0)
-    books.add(
-        PostableAccount(1, "main", name, AccountType.ASSET, "GHS", AccountState.OPENED, AccountLimits(), *sums)
-        for name in account_names
-    )
-    return books
-
-
-def test_who_works_with_remembered_books_has_them_alone() -> None:
-    memory = Memory(2)
-    memory.give_back("a", remembered("x"))
-
-    assert memory.take("a")
-    assert memory.take("a") is None
-
-
-def test_those_that_were_not_used_for_longest_are_forgotten_first() -> None:
-    memory = Memory(3)
-    memory.give_back("a", remembered("x"))
-    memory.give_back("b", remembered("x", "y"))
-    memory.give_back("a", remembered("x", "y"))
-
-    assert memory.take("b") is None
-    assert memory.take("a")
-
-
-def test_a_tenant_with_more_accounts_than_can_be_remembered_is_not() -> None:
-    memory = Memory(1)
-    memory.give_back("a", remembered("x", "y"))
-
-    assert memory.take("a") is None

@@ -1,7 +1,7 @@
 """What postings do to the accounts of one tenant. No I/O.
 
 Postings are applied in memory, in order, to what was read under the tenant's lock. Each is applied as a whole or not at
-all, and sees what those before it left; `movements` then is the net change of each account, to be written once however
+all, and sees what those before it left; `movements` then is what became of each account, to be written once however
 often the account occurs.
 """
 
@@ -144,7 +144,7 @@ class Evaluation:
         return [sequence for sequence, by in reversed_by.items() if by == reversal.transaction_id]
 
     def movements(self) -> list[Movement]:
-        """The net change of each account that any posting changed, in the order of their keys."""
+        """What became of each account that any posting changed, in the order of their keys."""
         before: dict[Running, Sums] = {}
         # The oldest come last: what an account was before the first posting that touched it.
         for restore, touched in reversed(self._undo):

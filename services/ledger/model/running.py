@@ -109,15 +109,9 @@ class Running:
             self.pending_credits -= entry.amount_minor
 
     def movement_since(self, saved: Sums) -> Movement | None:
-        """What was added since `save`; None when that is nothing."""
-        debits, credits_, pending_debits, pending_credits = saved
-        sums = (
-            self.debits - debits,
-            self.credits - credits_,
-            self.pending_debits - pending_debits,
-            self.pending_credits - pending_credits,
-        )
-        return Movement(self.account_key, *sums) if any(sums) else None
+        """What became of it since `save`; None when that is nothing."""
+        sums = self.save()
+        return None if sums == saved else Movement(self.account_key, saved, sums)
 
     def _check_fits(self, leg: Leg) -> None:
         """Checks that no sum leaves 64 bits, now or once what is held is posted."""
@@ -139,13 +133,11 @@ class BalanceAfter:
 
 @dataclass(slots=True)
 class Movement:
-    """What an evaluation adds to one account in all, in minor units of the account's currency."""
+    """What an evaluation makes of the sums of one account."""
 
     account_key: int
-    debits_minor: int
-    credits_minor: int
-    pending_debits_minor: int
-    pending_credits_minor: int
+    before: Sums
+    after: Sums
 
 
 def balance_after(running: Running) -> BalanceAfter:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import asyncpg
+
 from mesh.statements import Statement
 from services.ledger.model.evaluation import Booked
 from services.ledger.model.postings import HoldState, Kind
@@ -29,14 +31,21 @@ _ADD_REFUSALS = """
     SELECT $1, $2, transaction_id, request, status
     FROM unnest($3::text[], $4::bytea[], $5::bytea[]) AS refused (transaction_id, request, status)
 """
+# An account whose sums are not what the batch was decided on gets none, which its column refuses.
 _MOVE_ACCOUNTS = """
     UPDATE accounts
-    SET debits_minor = accounts.debits_minor + movement.debits_minor,
-        credits_minor = accounts.credits_minor + movement.credits_minor,
-        pending_debits_minor = accounts.pending_debits_minor + movement.pending_debits_minor,
-        pending_credits_minor = accounts.pending_credits_minor + movement.pending_credits_minor
-    FROM unnest($1::text::bigint[], $2::text::bigint[], $3::text::bigint[], $4::text::bigint[], $5::text::bigint[])
-         AS movement (account_key, debits_minor, credits_minor, pending_debits_minor, pending_credits_minor)
+    SET debits_minor = CASE WHEN accounts.debits_minor = coalesce(debits_before, 0)
+                             AND accounts.credits_minor = coalesce(credits_before, 0)
+                             AND accounts.pending_debits_minor = coalesce(pending_debits_before, 0)
+                             AND accounts.pending_credits_minor = coalesce(pending_credits_before, 0)
+                            THEN coalesce(debits_after, 0) END,
+        credits_minor = coalesce(credits_after, 0),
+        pending_debits_minor = coalesce(pending_debits_after, 0),
+        pending_credits_minor = coalesce(pending_credits_after, 0)
+    FROM unnest($1::text::bigint[], $2::text::bigint[], $3::text::bigint[], $4::text::bigint[], $5::text::bigint[],
+                $6::text::bigint[], $7::text::bigint[], $8::text::bigint[], $9::text::bigint[])
+         AS movement (account_key, debits_before, credits_before, pending_debits_before, pending_credits_before,
+                      debits_after, credits_after, pending_debits_after, pending_credits_after)
     WHERE accounts.account_key = movement.account_key
 """
 _MOVE_HEAD = """
@@ -151,17 +160,18 @@ def added_refusals(tenant_id: str, refusals: Sequence[Refusal], create_time: dat
 
 
 def moved_accounts(movements: Sequence[Movement]) -> list[Statement]:
-    """What writes the net change of each account, once."""
+    """What writes the sums of each account, once. It fails when they were others before: see is_of_changed_sums."""
     if not movements:
         return []
-    columns = (
-        literal(movement.account_key for movement in movements),
-        literal(movement.debits_minor for movement in movements),
-        literal(movement.credits_minor for movement in movements),
-        literal(movement.pending_debits_minor for movement in movements),
-        literal(movement.pending_credits_minor for movement in movements),
-    )
-    return [Statement(_MOVE_ACCOUNTS, columns)]
+    before = zip(*[movement.before for movement in movements], strict=True)
+    after = zip(*[movement.after for movement in movements], strict=True)
+    keys = [movement.account_key for movement in movements]
+    return [Statement(_MOVE_ACCOUNTS, [literal(_sparse(column)) for column in (keys, *before, *after)])]
+
+
+def is_of_changed_sums(error: asyncpg.NotNullViolationError) -> bool:
+    """Whether a statement failed because the sums of an account were others before."""
+    return (error.table_name, error.column_name) == ("accounts", "debits_minor")
 
 
 def moved_head(journal: Journal, head: Head) -> list[Statement]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from mesh.database import TENANT_SETTING, Connection, Row
 
 # The order in which journal_of reads them.
-JOURNAL_COLUMNS = (
-    "journal_key, tenant_id, last_sequence, tree_size, frontier, last_create_time, next_expire_time, account_changes"
-)
+JOURNAL_COLUMNS = """
+    journal_key, tenant_id, last_sequence, tree_size, frontier, last_create_time, next_expire_time,
+    (SELECT token FROM account_changes WHERE account_changes.journal_key = journals.journal_key)
+"""
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 _FIND = f"SELECT {JOURNAL_COLUMNS} FROM journals WHERE tenant_id = $1"  # noqa: S608 - a constant of this file
 _TENANT = f"current_setting('{TENANT_SETTING}')"
@@ -46,7 +48,7 @@ class Journal:
         frontier: roots of the full subtrees that make up the tree, from left to right, 32 bytes each.
         last_create_time: of the newest transaction; the first moment of year 1 (UTC) before the first.
         next_expire_time: no hold expires before; None means that none expires.
-        account_changes: how often accounts or books were changed by anything but postings.
+        change_token: another each time that anything but postings changes accounts or books; None before the first.
     """
 
     journal_key: int
@@ -56,18 +58,18 @@ class Journal:
     frontier: bytes
     last_create_time: datetime
     next_expire_time: datetime | None
-    account_changes: int
+    change_token: UUID | None
 
     def has_same_books(self, other: Journal) -> bool:
         """Whether nothing became of books and accounts between this and another state of a journal.
 
         The frontier stands for all that was ever booked, and so for the sums of all accounts.
         """
-        return (self.journal_key, self.tree_size, self.frontier, self.account_changes) == (
+        return (self.journal_key, self.tree_size, self.frontier, self.change_token) == (
             other.journal_key,
             other.tree_size,
             other.frontier,
-            other.account_changes,
+            other.change_token,
         )
 
     def is_any_due(self, now: datetime) -> bool:

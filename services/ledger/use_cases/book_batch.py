@@ -52,14 +52,16 @@ async def decide_ahead(
     """Decides a batch on what is remembered, before the journal is locked.
 
     Returns:
-        None: it needs more than is remembered, or others book for the tenant too.
+        None: it needs more than is remembered, holds end first, or others book for the tenant too.
     """
     books = memory.take(tenant_id)
     if books is None:
         return None
     decided = None
-    if books.is_alone and await _is_known(database, books, _postings_of(works)):
-        batch = await decide_batch(tools, books, works, NOTHING_BEFORE, later(books.journal, tools.clock()))
+    now = later(books.journal, tools.clock())
+    is_near = books.is_alone and not books.journal.is_any_due(now)
+    if is_near and await _is_known(database, books, _postings_of(works)):
+        batch = await decide_batch(tools, books, works, NOTHING_BEFORE, now)
         # In one step, which needs nobody's attention while others are being decided.
         decided = Decided(batch, list(steps_of(tools.wording, batch, most=len(batch.evaluation.booked) or 1)))
     memory.give_back(tenant_id, books)
@@ -137,6 +139,8 @@ def _true_books(remembered: RememberedBooks | None, journal: Journal) -> Remembe
     """The books as the journal that is locked leaves them, as far as they are known."""
     if remembered is None or not journal.has_same_books(remembered.journal):
         return RememberedBooks(journal)
+    # When holds expire may have changed.
+    remembered.journal = journal
     remembered.is_alone = True
     return remembered
 

@@ -29,6 +29,7 @@ from services.ledger.use_cases.book_batch import Decided, book_batch, decide_ahe
 from services.ledger.use_cases.lanes import Lane, Waiting
 from services.ledger.use_cases.memory import Memory
 from services.ledger.use_cases.work import BatchTools, Result, Work
+from services.ledger.use_cases.write_batch import SumsChangedError
 
 log = structlog.get_logger()
 tracer = trace.get_tracer("kente.ledger")
@@ -46,8 +47,9 @@ BATCH_SECONDS = Histogram(
 WAITING = Gauge("kente_ledger_waiting_postings", "Postings that wait for a batch.", multiprocess_mode="livesum")
 RETRIES = Counter("kente_ledger_batch_retries_total", "Batches that were tried again, by reason.", ["reason"])
 
-# A batch that met another in the database, or lost its connection, is tried again: ids tell what was booked.
-_CONTENTION_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+# A batch that met another in the database, or lost its connection, is tried again: ids tell what was booked. So is one
+# that was decided on sums which somebody had changed by hand.
+_CONTENTION_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, SumsChangedError)
 # A batch costs much by itself. After one of so many calls, the next waits a moment for so many.
 _BUSY_CALLS = 10
 _MANY_CALLS = 32
@@ -85,6 +87,7 @@ class Bookkeeper:
         self._ahead_postings = ahead_postings
         self._memory = Memory(_REMEMBERED_ACCOUNTS)
         self._lanes: dict[str, Lane] = {}
+        self._waiting_postings = 0
         self._watchers: dict[str, asyncio.Event] = {}
 
     async def book(self, tenant_id: str, work: Work, deadline_monotonic: float = math.inf) -> list[Result]:
@@ -96,13 +99,12 @@ class Bookkeeper:
         Raises:
             Problem: SERVICE_OVERLOADED, nothing of it was booked; REQUEST_ID_REUSED.
         """
-        waiting_postings = self._waiting_postings
-        if waiting_postings and waiting_postings + len(work.postings) > self._queue_limit:
+        if self._waiting_postings and self._waiting_postings + len(work.postings) > self._queue_limit:
             raise Problem(
                 Reason.SERVICE_OVERLOADED,
-                f"{waiting_postings} postings wait already",
+                f"{self._waiting_postings} postings wait already",
                 retry_after_seconds=_OVERLOAD_SECONDS,
-                waiting=str(waiting_postings),
+                waiting=str(self._waiting_postings),
             )
         ended: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
         waiting = Waiting(work, deadline_monotonic, ended, trace.get_current_span().get_span_context())
@@ -110,6 +112,7 @@ class Bookkeeper:
         if lane is None:
             lane = self._lanes[tenant_id] = Lane(self._ahead_postings)
         lane.add(waiting)
+        self._waiting_postings += len(work.postings)
         if lane.task is None:
             # In a context of its own: a batch belongs to no single call.
             lane.task = asyncio.create_task(self._serve(tenant_id, lane), context=contextvars.Context())
@@ -164,13 +167,17 @@ class Bookkeeper:
     async def _serve(self, tenant_id: str, lane: Lane) -> None:
         """Books what waits in a lane, until nothing does."""
         is_busy = False
-        while lane.waiting:
-            await self._gather(lane, is_busy=is_busy)
-            batch = self._next_batch(lane)
-            await self._book_in_row(tenant_id, lane, batch)
-            is_busy = len(batch) >= _BUSY_CALLS
-        # No await since the last look: nobody can have come.
-        del self._lanes[tenant_id]
+        try:
+            while lane.waiting:
+                await self._gather(lane, is_busy=is_busy)
+                batch = self._next_batch(lane)
+                await self._book_in_row(tenant_id, lane, batch)
+                is_busy = len(batch) >= _BUSY_CALLS
+        finally:
+            # No await since the last look: nobody can have come. Unless this was canceled: then nobody is kept waiting.
+            del self._lanes[tenant_id]
+            self._waiting_postings -= lane.postings
+            lane.abandon()
 
     async def _gather(self, lane: Lane, *, is_busy: bool) -> None:
         """Lets calls come that are on their way already, and in a busy lane those of whoever was just answered."""
@@ -183,23 +190,18 @@ class Bookkeeper:
             came = len(lane.waiting) > before
 
     async def _book_in_row(self, tenant_id: str, lane: Lane, batch: Sequence[Waiting]) -> None:
-        """Books a batch, and the next as long as many gather while one is on its way.
-
-        The next is decided meanwhile, and waits for the lock while the one before is being written.
-        """
-        ahead = before = None
+        """Books a batch, and the next as long as many gather while one is on its way: it is decided meanwhile."""
+        ahead = None
         while True:
             can_go_ahead = lane.begin()
             written = asyncio.create_task(self._book_waiting(tenant_id, batch, ahead, lane.decided))
-            if before is not None:
-                await before
             await asyncio.wait({written, can_go_ahead}, return_when=asyncio.FIRST_COMPLETED)
             if written.done():
-                await written
-                return
+                break
             batch = self._next_batch(lane)
             ahead = await self._decide_ahead(tenant_id, [waiting.work for waiting in batch])
-            before = written
+            await written
+        await written
 
     async def _decide_ahead(self, tenant_id: str, works: Sequence[Work]) -> Decided | None:
         try:
@@ -209,12 +211,10 @@ class Bookkeeper:
             log.warning("batch_not_decided_ahead", exc_info=True)
             return None
 
-    @property
-    def _waiting_postings(self) -> int:
-        return sum(lane.postings for lane in self._lanes.values())
-
     def _next_batch(self, lane: Lane) -> list[Waiting]:
+        before = lane.postings
         batch = lane.take(self._batch_limit)
+        self._waiting_postings -= before - lane.postings
         WAITING.set(self._waiting_postings)
         return batch
 
@@ -297,8 +297,9 @@ class Bookkeeper:
                     when_decided=when_decided,
                 )
         except BaseException:
-            # It may have failed for want of a partition that was thought to be there.
+            # It may have failed for want of a partition that was thought to be there, or of what was remembered.
             self._tools.partitions.clear()
+            self._memory.forget(tenant_id)
             raise
         BATCH_SECONDS.observe(time.perf_counter() - begun)
         BATCH_POSTINGS.observe(sum(len(work.postings) for work in works))

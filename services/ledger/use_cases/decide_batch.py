@@ -51,7 +51,7 @@ class Batch:
         journal: what the batch comes after.
         book_keys: by book name.
         related: what its postings relate to, by transaction id.
-        movements: the net change of each account. It was taken then: the next batch goes on with the same accounts.
+        movements: what becomes of each account. It was taken then: the next batch goes on with the same accounts.
         expired: holds that ended first.
         decisions: about each call, in their order: about each of its postings, or the problem with it as a whole.
     """

@@ -64,6 +64,11 @@ class Lane:
                 postings += size
         return batch
 
+    def abandon(self) -> None:
+        """Lets nobody wait any more."""
+        for waiting in self.take(self.postings):
+            waiting.ended.cancel()
+
     def begin(self) -> asyncio.Future[None]:
         """A batch is on its way.
 

@@ -19,7 +19,7 @@ class RememberedBooks:
     """The books of one tenant as a journal left them, as far as they were read.
 
     Attributes:
-        journal: what the books come after. When holds expire is not kept up to date in it.
+        journal: what the books come after.
         books: key and closed time by name.
         accounts: by name of the book, by name of the account.
         is_alone: whether the books were still true when they were looked at last, and so may be the next time.
@@ -56,26 +56,33 @@ class Memory:
     finds them half changed.
 
     Args:
-        account_limit: most accounts, of all tenants together.
+        limit: most accounts and tenants together.
     """
 
-    def __init__(self, account_limit: int) -> None:
-        self._account_limit = account_limit
-        self._account_count = 0
-        # With how many accounts each has. Those that were given back last come last.
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        # With the size of each. Those that were given back last come last.
         self._by_tenant: dict[str, tuple[RememberedBooks, int]] = {}
 
     def take(self, tenant_id: str) -> RememberedBooks | None:
         """The books of a tenant; None when none are remembered, or somebody works with them."""
-        books, account_count = self._by_tenant.pop(tenant_id, (None, 0))
-        self._account_count -= account_count
+        books, size = self._by_tenant.pop(tenant_id, (None, 0))
+        self._size -= size
         return books
 
     def give_back(self, tenant_id: str, books: RememberedBooks) -> None:
         """Remembers the books of a tenant instead of any before; forgets those that were not used for longest."""
         self.take(tenant_id)
-        account_count = sum(map(len, books.accounts.values()))
-        self._by_tenant[tenant_id] = books, account_count
-        self._account_count += account_count
-        while self._account_count > self._account_limit:
+        # Books without accounts take room too.
+        size = 1 + sum(map(len, books.accounts.values()))
+        if size > self._limit:
+            return
+        self._by_tenant[tenant_id] = books, size
+        self._size += size
+        while self._size > self._limit:
             self.take(next(iter(self._by_tenant)))
+
+    def forget(self, tenant_id: str) -> None:
+        """Remembers nothing of a tenant any more."""
+        self.take(tenant_id)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 
+import asyncpg
 from google.protobuf.message import Message
 
 from mesh import outbox
@@ -28,6 +29,10 @@ _ENDS = {Kind.HOLD_POSTING: HoldState.POSTED, Kind.HOLD_VOID: HoldState.VOIDED, 
 PIECE = 256
 
 
+class SumsChangedError(Exception):
+    """The sums of an account are not what the batch was decided on."""
+
+
 async def write_batch(
     connection: Connection, tools: BatchTools, batch: Batch, steps: Iterable[list[Statement]]
 ) -> None:
@@ -35,13 +40,21 @@ async def write_batch(
 
     Args:
         steps: what writes it, made beforehand or on the way.
+
+    Raises:
+        SumsChangedError: nothing is written.
     """
     if batch.evaluation.booked:
         await _ensure_partition(connection, tools, batch.now)
         outbox.publish_soon()
-    async with WriteBehind(connection) as writing:
-        for step in steps:
-            await writing.hand_over(step)
+    try:
+        async with WriteBehind(connection) as writing:
+            for step in steps:
+                await writing.hand_over(step)
+    except asyncpg.NotNullViolationError as error:
+        if bookings.is_of_changed_sums(error):
+            raise SumsChangedError from error
+        raise
 
 
 def steps_of(wording: Wording, batch: Batch, *, most: int = PIECE) -> Iterator[list[Statement]]:
