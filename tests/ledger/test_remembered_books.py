@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 
 import asyncpg
 import pytest
+from kente.ledger.v1 import ledger_pb2
 
 from mesh.clock import utc_now
 from mesh.ids import new_id
 from services.ledger.model.accounts import AccountLimits, AccountState, AccountType, PostableAccount
 from services.ledger.repository.journals import Journal
+from services.ledger.use_cases.booking import Bookkeeper
 from services.ledger.use_cases.memory import Memory, RememberedBooks
 from tests.harness import PASSWORD, Infrastructure, eventually
 from tests.ledger.book import PAYER, Book
@@ -35,15 +37,12 @@ def test_two_journals_begin_alike_and_are_not_the_same() -> None:
     assert not newcomer.has_same_books(replace(newcomer, journal_key=2))
 
 
-async def test_a_large_batch_is_decided_while_the_one_before_is_being_written(
-    open_book: Book, make_bookkeeper: MakeBookkeeper, admin: asyncpg.Connection
-) -> None:
-    bookkeeper = await make_bookkeeper(ahead_postings=10)
-    tenant_id = open_book.tenant_id
-    for _ in range(2):
-        await bookkeeper.book(tenant_id, work(tenant_id, posting()))
+async def book_while_one_is_written(
+    bookkeeper: Bookkeeper, book: Book, admin: asyncpg.Connection
+) -> list[ledger_pb2.Transaction]:
+    """Books one posting, and ten more while that one is being written."""
+    tenant_id = book.tenant_id
     slow = work(tenant_id, posting())
-    before = ahead_outcomes()
 
     async def is_writing() -> bool:
         waiting = (
@@ -60,13 +59,52 @@ async def test_a_large_batch_is_decided_while_the_one_before_is_being_written(
         others = [asyncio.create_task(bookkeeper.book(tenant_id, work(tenant_id, posting()))) for _ in range(10)]
         await asyncio.sleep(0)
         await admin.execute("DELETE FROM requests WHERE tenant_id = $1 AND request_hash = ''", tenant_id)
+    return [booked(await task) for task in (first, *others)]
 
-    answers = [booked(await task) for task in (first, *others)]
+
+async def test_a_large_batch_is_decided_while_the_one_before_is_being_written(
+    open_book: Book, make_bookkeeper: MakeBookkeeper, admin: asyncpg.Connection
+) -> None:
+    bookkeeper = await make_bookkeeper(ahead_postings=10)
+    for _ in range(2):
+        await bookkeeper.book(open_book.tenant_id, work(open_book.tenant_id, posting()))
+    before = ahead_outcomes()
+
+    answers = await book_while_one_is_written(bookkeeper, open_book, admin)
 
     assert [answer.leaf_index for answer in answers] == list(range(2, 13))
     assert [answer.entries[-1].balance_after.amount_minor for answer in answers] == list(range(15, 70, 5))
     assert await batches_of(admin, open_book) == [1, 2, 3, 13]
     assert ahead_outcomes() == (before[0] + 1, before[1])
+
+
+async def test_what_was_decided_ahead_on_sums_that_are_changed_meanwhile_is_decided_again(
+    open_book: Book, make_bookkeeper: MakeBookkeeper, admin: asyncpg.Connection
+) -> None:
+    """A trigger of an operator corrects a sum within the very batch before."""
+    bookkeeper = await make_bookkeeper(ahead_postings=10)
+    for _ in range(2):
+        await bookkeeper.book(open_book.tenant_id, work(open_book.tenant_id, posting()))
+    before = ahead_outcomes()
+    await admin.execute(
+        f"""
+        CREATE FUNCTION correct() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger AS $$
+        BEGIN
+            UPDATE accounts SET credits_minor = 1000 WHERE tenant_id = NEW.tenant_id AND account_name = '{PAYER}';
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER corrects AFTER INSERT ON transactions FOR EACH ROW
+            WHEN (NEW.tenant_id = '{open_book.tenant_id}' AND NEW.leaf_index = 2) EXECUTE FUNCTION correct();
+        """  # noqa: S608 - only ids of this test
+    )
+    try:
+        answers = await book_while_one_is_written(bookkeeper, open_book, admin)
+    finally:
+        await admin.execute("DROP TRIGGER corrects ON transactions; DROP FUNCTION correct()")
+
+    assert ahead_outcomes() == (before[0] + 1, before[1])
+    assert [answer.entries[-1].balance_after.amount_minor for answer in answers[1:]] == list(range(1_005, 1_055, 5))
+    assert await open_book.balance(PAYER) == (1_050, 0, 1_050)
 
 
 @pytest.mark.parametrize("role", ["kente_ledger", "admin"])

@@ -274,6 +274,8 @@ class Bookkeeper:
                         raise
                     RETRIES.labels(type(error).__name__).inc()
                     log.warning("batch_tried_again", error=type(error).__name__)
+                # What was decided ahead may be why.
+                ahead = None
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
 
