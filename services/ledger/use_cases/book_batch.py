@@ -59,8 +59,8 @@ async def decide_ahead(
         return None
     decided = None
     now = later(books.journal, tools.clock())
-    is_near = books.is_alone and not books.journal.is_any_due(now)
-    if is_near and await _is_known(database, books, _postings_of(works)):
+    is_likely = books.is_alone and not books.journal.is_any_due(now)
+    if is_likely and await _is_known(database, books, _postings_of(works)):
         batch = await decide_batch(tools, books, works, NOTHING_BEFORE, now)
         # In one step, which needs nobody's attention while others are being decided.
         decided = Decided(batch, list(steps_of(tools.wording, batch, most=len(batch.evaluation.booked) or 1)))
