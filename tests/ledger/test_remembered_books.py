@@ -37,6 +37,12 @@ def test_two_journals_begin_alike_and_are_not_the_same() -> None:
     assert not newcomer.has_same_books(replace(newcomer, journal_key=2))
 
 
+async def book_twice(bookkeeper: Bookkeeper, book: Book) -> None:
+    """Books so often that the accounts are remembered, and nobody else is thought to book."""
+    for _ in range(2):
+        await bookkeeper.book(book.tenant_id, work(book.tenant_id, posting()))
+
+
 async def book_while_one_is_written(
     bookkeeper: Bookkeeper, book: Book, admin: asyncpg.Connection
 ) -> list[ledger_pb2.Transaction]:
@@ -66,8 +72,7 @@ async def test_a_large_batch_is_decided_while_the_one_before_is_being_written(
     open_book: Book, make_bookkeeper: MakeBookkeeper, admin: asyncpg.Connection
 ) -> None:
     bookkeeper = await make_bookkeeper(ahead_postings=10)
-    for _ in range(2):
-        await bookkeeper.book(open_book.tenant_id, work(open_book.tenant_id, posting()))
+    await book_twice(bookkeeper, open_book)
     before = ahead_outcomes()
 
     answers = await book_while_one_is_written(bookkeeper, open_book, admin)
@@ -83,8 +88,7 @@ async def test_what_was_decided_ahead_on_sums_that_are_changed_meanwhile_is_deci
 ) -> None:
     """A trigger of an operator corrects a sum within the very batch before."""
     bookkeeper = await make_bookkeeper(ahead_postings=10)
-    for _ in range(2):
-        await bookkeeper.book(open_book.tenant_id, work(open_book.tenant_id, posting()))
+    await book_twice(bookkeeper, open_book)
     before = ahead_outcomes()
     await admin.execute(
         f"""
@@ -113,8 +117,7 @@ async def test_sums_that_were_changed_by_hand_are_noticed_whoever_did_it(
 ) -> None:
     bookkeeper = await make_bookkeeper()
     tenant_id = open_book.tenant_id
-    for _ in range(2):
-        await bookkeeper.book(tenant_id, work(tenant_id, posting()))
+    await book_twice(bookkeeper, open_book)
     url = infrastructure.postgres.url(role, PASSWORD) if role == "kente_ledger" else infrastructure.postgres.admin_url
     connection = await asyncpg.connect(url)
     async with connection.transaction():

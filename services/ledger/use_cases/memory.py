@@ -82,7 +82,3 @@ class Memory:
         self._size += size
         while self._size > self._limit:
             self.take(next(iter(self._by_tenant)))
-
-    def forget(self, tenant_id: str) -> None:
-        """Remembers nothing of a tenant any more."""
-        self.take(tenant_id)
